@@ -1,0 +1,44 @@
+# Needs Go and git. The peers that tests and benchmarks meet are installed by apt
+# when run as root or through sudo; otherwise one line says what to install.
+
+export CGO_ENABLED = 0
+
+OUT     ?= out
+PREFIX  ?= /usr/local
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+LINT    ?= github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+.PHONY: all build install demo test bench lint man peers clean
+
+all: build
+
+build:
+	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/vmdisk ./cmd/vmdisk
+
+install: build
+	install -D -m 0755 bin/vmdisk $(DESTDIR)$(PREFIX)/bin/vmdisk
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 0644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+
+# The fast-zero study: one image, two servers, every strategy. No peers needed.
+demo: build
+	bin/vmdisk lab run fast-zero --out $(OUT)/fast-zero
+
+test: peers
+	scripts/test.sh
+
+# Ours and the peers in turn, medians and CPU per operation.
+bench: peers build
+	go run ./versus
+
+lint:
+	go run $(LINT) run ./...
+
+man:
+	go run ./cmd/vmdisk man docs/man
+
+peers:
+	scripts/peers.sh
+
+clean:
+	rm -rf bin out
