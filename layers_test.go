@@ -19,7 +19,7 @@ const module = "github.com/vmdisk/vmdisk"
 // floor. Longest match wins. Imports go down, or stay inside the component.
 var components = map[string]int{
 	"interop":        100,
-	"versus":         100,
+	"versus":         110, // runs the peers through interop/peer
 	"cmd/vmdisk":     90,
 	"tune":           80,
 	"lab":            70,

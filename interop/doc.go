@@ -1,0 +1,12 @@
+// Package interop holds the tests of vmdisk against the programs it has to get
+// on with: qemu-img, qemu-io, qemu-nbd, nbdinfo, nbdcopy, nbdsh, nbdkit, fio and
+// the Linux kernel's NBD client.
+//
+// The package itself is empty. Its subfolders are shared with versus: peer runs
+// those programs, rawnbd is the least possible NBD client (written apart from
+// package nbd, so that a misreading of the protocol is not made twice), guest
+// boots a kernel in QEMU.
+//
+// A peer that is not installed fails the tests and names the Debian package;
+// `make test` installs them.
+package interop

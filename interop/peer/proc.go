@@ -1,0 +1,201 @@
+package peer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// stopGrace is how long a process has to end after SIGTERM before it is killed.
+const stopGrace = 15 * time.Second
+
+// Proc is a child process that runs in the background. It dies with its parent.
+type Proc struct {
+	Name string
+
+	cmd    *exec.Cmd
+	stderr tail
+	done   chan struct{} // closed when the process has been waited for
+	err    error         // of Wait; valid after done
+}
+
+// Start runs a program in the background. env is added to the environment,
+// files become descriptors 3, 4, ...
+func Start(name string, argv []string, env []string, files ...*os.File) (*Proc, error) {
+	p := &Proc{Name: name, cmd: exec.Command(argv[0], argv[1:]...), done: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = &p.stderr, &p.stderr
+	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.ExtraFiles = files
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// PID of the process.
+func (p *Proc) PID() int { return p.cmd.Process.Pid }
+
+// Done is closed when the process has ended.
+func (p *Proc) Done() <-chan struct{} { return p.done }
+
+// Stderr is the end of what the process has written to stdout and stderr.
+func (p *Proc) Stderr() string { return p.stderr.String() }
+
+// Signal sends a signal to the process.
+func (p *Proc) Signal(sig os.Signal) error { return p.cmd.Process.Signal(sig) }
+
+// Kill ends the process with SIGKILL, as a crash would, and waits for it.
+func (p *Proc) Kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.done
+}
+
+// Stop ends the process with SIGTERM and waits for it. It is an error if the
+// process had to be killed or ended with a failure other than that signal.
+func (p *Proc) Stop() error {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(stopGrace):
+		p.Kill()
+		return fmt.Errorf("%s did not end within %v of SIGTERM: %s", p.Name, stopGrace, p.Stderr())
+	}
+	return p.exitError()
+}
+
+func (p *Proc) exitError() error {
+	var exit *exec.ExitError
+	if errors.As(p.err, &exit) {
+		if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() && ws.Signal() == syscall.SIGTERM {
+			return nil
+		}
+	}
+	if p.err != nil {
+		return fmt.Errorf("%s: %w: %s", p.Name, p.err, p.Stderr())
+	}
+	return nil
+}
+
+// CPU is the processor time (user and system) that all threads of the process
+// have used, those that have ended included, in nanosecond resolution.
+func (p *Proc) CPU() (time.Duration, error) {
+	const schedClock = 2 // CPUCLOCK_SCHED of a whole process, see clock_getcpuclockid(3)
+	var ts unix.Timespec
+	clock := int32(^uint32(p.PID())<<3 | schedClock)
+	if err := unix.ClockGettime(clock, &ts); err != nil {
+		return 0, fmt.Errorf("CPU clock of %s: %w", p.Name, err)
+	}
+	return time.Duration(ts.Nano()), nil
+}
+
+// Memory returns the resident set of the process in bytes, now and at its peak.
+func (p *Proc) Memory() (now, peak int64, err error) {
+	status, err := os.ReadFile(p.procfile("status"))
+	if err != nil {
+		return 0, 0, fmt.Errorf("memory of %s: %w", p.Name, err)
+	}
+	return statusKiB(status, "VmRSS:"), statusKiB(status, "VmHWM:"), nil
+}
+
+// ResetPeak makes the present resident set the peak.
+func (p *Proc) ResetPeak() error {
+	return os.WriteFile(p.procfile("clear_refs"), []byte("5"), 0)
+}
+
+func (p *Proc) procfile(name string) string {
+	return filepath.Join("/proc", strconv.Itoa(p.PID()), name)
+}
+
+func statusKiB(status []byte, field string) int64 {
+	for line := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(line, field); ok {
+			n, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			return n << 10
+		}
+	}
+	return 0
+}
+
+// Result is what one program that ran to its end did and used.
+type Result struct {
+	Stdout, Stderr string
+	Wall           time.Duration
+	User, Sys      time.Duration // with the children it waited for
+	MaxRSS         int64         // bytes
+	Code           int           // exit status
+}
+
+// CPU is user and system time together.
+func (r Result) CPU() time.Duration { return r.User + r.Sys }
+
+// Run runs a program to its end. A non-zero exit status is an error whose text
+// has the end of stderr; the Result is valid then too.
+func Run(ctx context.Context, argv ...string) (Result, error) {
+	return RunInput(ctx, nil, argv...)
+}
+
+// RunInput is Run with stdin.
+func RunInput(ctx context.Context, stdin []byte, argv ...string) (Result, error) {
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	// A program that forks (fio) is ended as a whole.
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 5 * time.Second
+	start := time.Now()
+	err := cmd.Run()
+	r := Result{Stdout: stdout.String(), Stderr: stderr.String(), Wall: time.Since(start), Code: -1}
+	if ps := cmd.ProcessState; ps != nil {
+		r.User, r.Sys, r.Code = ps.UserTime(), ps.SystemTime(), ps.ExitCode()
+		if ru, ok := ps.SysUsage().(*syscall.Rusage); ok {
+			r.MaxRSS = ru.Maxrss << 10
+		}
+	}
+	if err != nil {
+		return r, fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, strings.TrimSpace(lastBytes(r.Stderr, 2000)))
+	}
+	return r, nil
+}
+
+func lastBytes(s string, n int) string { return s[max(0, len(s)-n):] }
+
+// tail keeps the last bytes written to it.
+type tail struct {
+	mu  sync.Mutex
+	buf []byte
+}
+
+const tailBytes = 64 << 10
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = append(t.buf, p...)
+	if over := len(t.buf) - tailBytes; over > 0 {
+		t.buf = append(t.buf[:0], t.buf[over:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return strings.TrimSpace(string(t.buf))
+}
