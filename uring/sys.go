@@ -1,0 +1,65 @@
+package uring
+
+import (
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Pread2 is preadv2(2) with one buffer. It allocates nothing, does not retry,
+// and stays on the thread without telling the scheduler when rwf contains
+// RWF_NOWAIT, since the call cannot block then.
+func Pread2(fd int, p []byte, off int64, rwf int) (int, error) {
+	return rw2(unix.SYS_PREADV2, fd, p, off, rwf)
+}
+
+// Pwrite2 is pwritev2(2) with one buffer, like Pread2.
+func Pwrite2(fd int, p []byte, off int64, rwf int) (int, error) {
+	return rw2(unix.SYS_PWRITEV2, fd, p, off, rwf)
+}
+
+// rw2 passes the offset in the low word alone, as 64-bit kernels want it.
+func rw2(trap uintptr, fd int, p []byte, off int64, rwf int) (int, error) {
+	iov := unix.Iovec{Base: unsafe.SliceData(p)}
+	iov.SetLen(len(p))
+	var n uintptr
+	var errno unix.Errno
+	if rwf&unix.RWF_NOWAIT != 0 && len(p) <= rawBulk {
+		n, _, errno = unix.RawSyscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(&iov)), 1, uintptr(off), 0, uintptr(rwf))
+	} else {
+		n, _, errno = unix.Syscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(&iov)), 1, uintptr(off), 0, uintptr(rwf))
+	}
+	runtime.KeepAlive(p)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
+// BlkZeroout is ioctl BLKZEROOUT: the range of a block device, in multiples of
+// its logical sector, reads as zeros afterwards and stays allocated. The kernel
+// falls back to writing by itself.
+func BlkZeroout(fd int, off, n int64) error { return blkRange(fd, unix.BLKZEROOUT, off, n) }
+
+// BlkDiscard is ioctl BLKDISCARD, which promises nothing of the content.
+func BlkDiscard(fd int, off, n int64) error { return blkRange(fd, unix.BLKDISCARD, off, n) }
+
+func blkRange(fd int, req uintptr, off, n int64) error {
+	arg := [2]uint64{uint64(off), uint64(n)}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), req, uintptr(unsafe.Pointer(&arg)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// BlkSize is ioctl BLKGETSIZE64: a block device's size in bytes.
+func BlkSize(fd int) (int64, error) {
+	var size uint64
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.BLKGETSIZE64, uintptr(unsafe.Pointer(&size)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int64(size), nil
+}
