@@ -1,0 +1,103 @@
+package report
+
+import (
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"html/template"
+	"io"
+)
+
+//go:embed page.html
+var pageSource string
+
+var page = template.Must(template.New("page").Parse(pageSource))
+
+type pageSection struct {
+	Title string
+	Text  []string
+	Items []pageItem
+}
+
+type pageItem struct {
+	Title   string
+	SVG     template.HTML
+	Listing string
+	Table   *pageTable
+	Fold    bool
+}
+
+type pageTable struct {
+	Head  []string
+	Rows  [][]pageCell
+	Notes []string
+}
+
+type pageCell struct {
+	Text   string
+	Number bool
+}
+
+// HTML writes the document as one page that loads nothing: charts are inline
+// SVG with their numbers in a folded table, and the whole document is there
+// once more as JSON in the element with the id "data".
+func HTML(w io.Writer, d *Document) error {
+	data, err := json.Marshal(jsonDocument(d)) // escapes <, > and &
+	if err != nil {
+		return fmt.Errorf("report %q: %w", d.Title, err)
+	}
+	view := struct {
+		Title    string
+		Facts    []Fact
+		Sections []pageSection
+		Data     template.JS
+	}{d.Title, d.Facts, nil, template.JS(data)}
+	for _, s := range d.Sections {
+		sec := pageSection{Title: s.Title, Text: s.Text}
+		for _, it := range s.Items {
+			item, err := newPageItem(it)
+			if err != nil {
+				return err
+			}
+			sec.Items = append(sec.Items, item)
+		}
+		view.Sections = append(view.Sections, sec)
+	}
+	return page.Execute(w, view)
+}
+
+func newPageItem(it Item) (pageItem, error) {
+	out := pageItem{Title: it.Caption()}
+	switch it := it.(type) {
+	case *Listing:
+		out.Listing = it.Body
+		return out, nil
+	case Chart:
+		svg, err := inlineSVG(it)
+		if err != nil {
+			return out, err
+		}
+		out.SVG, out.Fold = template.HTML(svg), true
+	}
+	out.Table = newPageTable(it.Table())
+	return out, nil
+}
+
+func newPageTable(t *Table) *pageTable {
+	out := &pageTable{Notes: t.Notes}
+	for _, c := range t.Columns {
+		out.Head = append(out.Head, c.heading())
+	}
+	numeric := make([]bool, len(t.Columns))
+	for i := range numeric {
+		numeric[i] = t.numeric(i)
+	}
+	for _, r := range t.Rows {
+		row := make([]pageCell, len(t.Columns))
+		for i := range row {
+			row[i] = pageCell{t.cell(r, i), numeric[i]}
+		}
+		out.Rows = append(out.Rows, row)
+	}
+	return out
+}
