@@ -1,0 +1,318 @@
+package mem
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/vmdisk/vmdisk/disk"
+)
+
+// The directory is a radix tree of three levels over the chunk's number: a root
+// as long as the size asks for, then fixed nodes. 8 TiB need a root of two.
+const (
+	pageSize   = 4 << 10
+	chunkShift = 16
+	chunkSize  = 1 << chunkShift
+	fanBits    = 13
+	tableShift = chunkShift + fanBits // one table spans 512 MiB
+	midShift   = tableShift + fanBits // one middle node spans 4 TiB
+)
+
+type (
+	table  [1 << fanBits]atomic.Pointer[chunk]
+	middle [1 << fanBits]atomic.Pointer[table]
+	root   []atomic.Pointer[middle]
+)
+
+// chunk is 64 KiB of the disk. A chunk that was freed stays dead: whoever still
+// holds it looks it up again.
+type chunk struct {
+	mu    sync.RWMutex
+	dead  bool
+	pages uint16 // bit i: page i may hold data; the others are zeros
+	data  *[chunkSize]byte
+}
+
+// shape is what a resize replaces.
+type shape struct {
+	size int64
+	gen  uint64
+	root root
+}
+
+// Driver is a RAM disk; see the package comment.
+type Driver struct {
+	shape     atomic.Pointer[shape]
+	resizing  sync.Mutex
+	chunks    atomic.Int64 // allocated now
+	everWrote atomic.Bool
+}
+
+// Open returns a new RAM disk of size bytes that reads as zeros.
+func Open(size int64) (*disk.Disk, error) {
+	if size < 0 {
+		return nil, fmt.Errorf("mem: the size is %d bytes: it must not be negative", size)
+	}
+	d := new(Driver)
+	d.shape.Store(&shape{size: size, root: make(root, rootLen(size))})
+	return disk.New(d, fmt.Sprintf("mem:%d", size)), nil
+}
+
+func rootLen(size int64) int64 { return size>>midShift + 1 }
+
+// Info implements disk.Driver.
+func (d *Driver) Info() disk.Info {
+	s := d.shape.Load()
+	return disk.Info{
+		Size: s.size, Gen: s.gen, Preferred: pageSize,
+		MultiConn: true, KnownZero: !d.everWrote.Load(),
+		Zero: disk.Native, FastZero: disk.Native, Trim: disk.Native, FUA: disk.Native, Cache: disk.Native,
+		Maps: []disk.MapName{disk.Allocation},
+	}
+}
+
+// Allocated is the memory that holds data now, in bytes.
+func (d *Driver) Allocated() int64 { return d.chunks.Load() * chunkSize }
+
+// Inspect implements disk.Inspector.
+func (d *Driver) Inspect(context.Context) ([]disk.Attr, error) {
+	return []disk.Attr{{Name: "allocated", Value: d.Allocated()}}, nil
+}
+
+// slot returns the directory's entry for the chunk that holds off, nil where
+// its table does not exist and grow is false.
+func (d *Driver) slot(off int64, grow bool) *atomic.Pointer[chunk] {
+	r := d.shape.Load().root
+	m := r[off>>midShift].Load()
+	if m == nil {
+		if !grow {
+			return nil
+		}
+		m = ensure(&r[off>>midShift])
+	}
+	entry := &m[off>>tableShift&(1<<fanBits-1)]
+	t := entry.Load()
+	if t == nil {
+		if !grow {
+			return nil
+		}
+		t = ensure(entry)
+	}
+	return &t[off>>chunkShift&(1<<fanBits-1)]
+}
+
+// ensure fills an empty node of the directory.
+func ensure[T any](p *atomic.Pointer[T]) *T {
+	p.CompareAndSwap(nil, new(T))
+	return p.Load()
+}
+
+func (d *Driver) find(off int64) *chunk {
+	if s := d.slot(off, false); s != nil {
+		return s.Load()
+	}
+	return nil
+}
+
+// findOrMake returns the chunk that holds off.
+func (d *Driver) findOrMake(off int64) *chunk {
+	s := d.slot(off, true)
+	for {
+		if c := s.Load(); c != nil {
+			return c
+		}
+		c := &chunk{data: new([chunkSize]byte)}
+		if s.CompareAndSwap(nil, c) {
+			d.chunks.Add(1)
+			return c
+		}
+	}
+}
+
+// inChunk returns where off lies in its chunk and how many of n bytes follow there.
+func inChunk(off, n int64) (at, part int64) {
+	at = off & (chunkSize - 1)
+	return at, min(n, chunkSize-at)
+}
+
+// ReadAt implements disk.Driver.
+func (d *Driver) ReadAt(_ context.Context, p []byte, off int64) error {
+	for len(p) > 0 {
+		at, n := inChunk(off, int64(len(p)))
+		d.find(off).read(p[:n], at)
+		p, off = p[n:], off+n
+	}
+	return nil
+}
+
+func (c *chunk) read(p []byte, at int64) {
+	if c == nil {
+		clear(p)
+		return
+	}
+	c.mu.RLock()
+	if c.dead {
+		clear(p)
+	} else {
+		copy(p, c.data[at:])
+	}
+	c.mu.RUnlock()
+}
+
+// WriteAt implements disk.Driver.
+func (d *Driver) WriteAt(_ context.Context, p []byte, off int64, _ disk.Flags) error {
+	if !d.everWrote.Load() {
+		d.everWrote.Store(true)
+	}
+	for len(p) > 0 {
+		at, n := inChunk(off, int64(len(p)))
+		for !d.findOrMake(off).write(p[:n], at) {
+		}
+		p, off = p[n:], off+n
+	}
+	return nil
+}
+
+// write reports false when the chunk was freed meanwhile.
+func (c *chunk) write(p []byte, at int64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead {
+		return false
+	}
+	copy(c.data[at:], p)
+	first, last := at/pageSize, (at+int64(len(p))-1)/pageSize
+	c.pages |= pageMask(first, last+1)
+	return true
+}
+
+// pageMask has the bits of the pages [first, end).
+func pageMask(first, end int64) uint16 { return uint16(1<<end - 1<<first) }
+
+// Zero implements disk.Driver. Chunks that hold no data any more are freed.
+func (d *Driver) Zero(ctx context.Context, off, n int64, _ disk.Flags) error {
+	for end := off + n; off < end; {
+		t, next := d.tableAt(off)
+		next = min(next, end)
+		if t == nil {
+			off = next
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		for off < next {
+			at, part := inChunk(off, next-off)
+			d.zeroChunk(&t[off>>chunkShift&(1<<fanBits-1)], at, part)
+			off += part
+		}
+	}
+	return nil
+}
+
+// tableAt returns the table that holds off, or nil, and where the next one (or
+// the next middle node that may exist) begins.
+func (d *Driver) tableAt(off int64) (t *table, next int64) {
+	m := d.shape.Load().root[off>>midShift].Load()
+	if m == nil {
+		return nil, (off>>midShift + 1) << midShift
+	}
+	return m[off>>tableShift&(1<<fanBits-1)].Load(), (off>>tableShift + 1) << tableShift
+}
+
+func (d *Driver) zeroChunk(s *atomic.Pointer[chunk], at, n int64) {
+	c := s.Load()
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead {
+		return
+	}
+	first, end := (at+pageSize-1)/pageSize, (at+n)/pageSize
+	if first < end {
+		c.pages &^= pageMask(first, end)
+	}
+	if c.pages != 0 {
+		clear(c.data[at : at+n])
+		return
+	}
+	c.dead, c.data = true, nil
+	s.Store(nil)
+	d.chunks.Add(-1)
+}
+
+// Trim implements disk.Driver; what is trimmed reads as zeros.
+func (d *Driver) Trim(ctx context.Context, off, n int64, f disk.Flags) error {
+	return d.Zero(ctx, off, n, f)
+}
+
+// Flush implements disk.Driver.
+func (d *Driver) Flush(context.Context) error { return nil }
+
+// Cache implements disk.Cacher.
+func (d *Driver) Cache(context.Context, int64, int64) error { return nil }
+
+// Close implements disk.Driver: it gives the memory back.
+func (d *Driver) Close() error {
+	s := *d.shape.Load()
+	s.root = make(root, len(s.root))
+	d.shape.Store(&s)
+	d.chunks.Store(0)
+	return nil
+}
+
+// TryRead implements disk.Inliner.
+func (d *Driver) TryRead(p []byte, off int64) error {
+	return d.ReadAt(context.Background(), p, off)
+}
+
+// TryWrite implements disk.Inliner.
+func (d *Driver) TryWrite(p []byte, off int64, f disk.Flags) error {
+	return d.WriteAt(context.Background(), p, off, f)
+}
+
+// Readv implements disk.Vectorer.
+func (d *Driver) Readv(ctx context.Context, vec [][]byte, off int64) error {
+	for _, p := range vec {
+		d.ReadAt(ctx, p, off)
+		off += int64(len(p))
+	}
+	return nil
+}
+
+// Writev implements disk.Vectorer.
+func (d *Driver) Writev(ctx context.Context, vec [][]byte, off int64, f disk.Flags) error {
+	for _, p := range vec {
+		d.WriteAt(ctx, p, off, f)
+		off += int64(len(p))
+	}
+	return nil
+}
+
+// NewQueue implements disk.Queuer: operations run at once.
+func (d *Driver) NewQueue(int) (disk.Queue, error) { return nil, disk.ErrInline }
+
+// Resize implements disk.Resizer. What shrinking cuts off is forgotten.
+func (d *Driver) Resize(ctx context.Context, size int64) error {
+	if size < 0 {
+		return fmt.Errorf("new size %d: %w", size, disk.ErrRange)
+	}
+	d.resizing.Lock()
+	defer d.resizing.Unlock()
+	old := d.shape.Load()
+	if size < old.size {
+		if err := d.Zero(ctx, size, old.size-size, 0); err != nil {
+			return err
+		}
+	}
+	grown := make(root, rootLen(size))
+	for i := range min(len(grown), len(old.root)) {
+		grown[i].Store(old.root[i].Load())
+	}
+	d.shape.Store(&shape{size: size, gen: old.gen + 1, root: grown})
+	return nil
+}
