@@ -8,6 +8,7 @@ import (
 	"math"
 
 	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
@@ -47,7 +48,7 @@ func SVG(w io.Writer, c Chart, size Size) error {
 		return err
 	}
 	canvas := vgsvg.New(width, height)
-	p.Draw(draw.New(canvas))
+	p.Draw(inset(draw.New(canvas)))
 	_, err = canvas.WriteTo(w)
 	return err
 }
@@ -60,13 +61,24 @@ func PNG(w io.Writer, c Chart, size Size) error {
 		return err
 	}
 	canvas := vgimg.PngCanvas{Canvas: vgimg.NewWith(vgimg.UseWH(width, height), vgimg.UseDPI(144))}
-	p.Draw(draw.New(canvas))
+	p.Draw(inset(draw.New(canvas)))
 	_, err = canvas.WriteTo(w)
 	return err
 }
 
+// inset keeps labels off the edge of the drawing.
+func inset(c draw.Canvas) draw.Canvas {
+	return draw.Crop(c, vg.Points(8), -vg.Points(14), vg.Points(6), -vg.Points(8))
+}
+
 func newFigure(c Chart, width vg.Length) (p *figure, err error) {
 	p = &figure{plot.New(), width}
+	for _, f := range []*font.Font{
+		&p.Title.TextStyle.Font, &p.Legend.TextStyle.Font,
+		&p.X.Label.TextStyle.Font, &p.Y.Label.TextStyle.Font, &p.X.Tick.Label.Font, &p.Y.Tick.Label.Font,
+	} {
+		f.Typeface, f.Variant = "Liberation", "Sans"
+	}
 	p.Title.Text = c.Caption()
 	p.Title.Padding = vg.Points(8)
 	p.Legend.Top = true
@@ -97,6 +109,7 @@ func (p *figure) axes(x, y Axis) {
 func (p *figure) nominal(names []string) {
 	if len(names) > 0 {
 		p.NominalX(names...)
+		p.X.Min, p.X.Max = -0.6, float64(len(names))-0.4
 	}
 }
 
@@ -195,7 +208,7 @@ func (p *figure) mark(m Mark) error {
 	if err != nil {
 		return err
 	}
-	area.Color = color.RGBA{120, 20, 20, 70}
+	area.Color = color.NRGBA{R: 200, G: 30, B: 30, A: 60}
 	area.LineStyle.Width = 0
 	p.Add(area)
 	return nil
