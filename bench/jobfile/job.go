@@ -141,6 +141,11 @@ type Job struct {
 	RatePoisson      bool
 	RateIgnoresThink bool
 
+	// Flow is the job's weight among the jobs of its FlowID: their I/O counts stay
+	// in the proportion of the weights.
+	Flow, FlowID int64
+	FlowSleep    time.Duration
+
 	Engine        string
 	Depth         int
 	DepthAsked    int

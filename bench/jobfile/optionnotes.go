@@ -61,6 +61,7 @@ var notedOptions = map[string]option{
 	"libaio_vectored": noted(nRing), "uri": noted("give the server as --disk nbd://… or nbd+unix://…"),
 	"dedupe_mode": noted("duplicates repeat recent blocks"), "dedupe_working_set_percentage": noted("duplicates repeat recent blocks"),
 	"dedupe_global":     noted("each job has its own duplicates"),
+	"atomic":            noted("writes are issued without RWF_ATOMIC; nothing measured depends on tearing"),
 	"ss_check_interval": noted("steady state is sampled each second"),
 }
 
@@ -71,7 +72,6 @@ const (
 	rShell  = "a job file does not start programs here; run them around vmdisk bench"
 	rScsi   = "SCSI commands are not issued"
 	rPI     = "protection information is not generated"
-	rFlow   = "jobs are not coupled by flow; use rate_iops to hold them in proportion"
 	rFDP    = "data placement hints are not sent"
 )
 
@@ -90,11 +90,10 @@ var refusedOptions = map[string]option{
 	"verify_state_load": refused("the state of verification is not kept over runs"),
 	"sg_write_mode":     refused(rScsi), "readfua": refused(rScsi), "writefua": refused(rScsi),
 	"md_per_io_size": refused(rPI), "pi_act": refused(rPI), "pi_chk": refused(rPI), "apptag": refused(rPI), "apptag_mask": refused(rPI),
-	"flow": refused(rFlow), "flow_id": refused(rFlow), "flow_sleep": refused(rFlow), "flow_watermark": refused(rFlow),
 	"fdp": refused(rFDP), "dataplacement": refused(rFDP), "plid_select": refused(rFDP), "plids": refused(rFDP), "dp_scheme": refused(rFDP),
 	"sprandom": refused("the SPRandom preconditioning pattern is not generated"), "spr_op": refused("it belongs to sprandom"),
 	"spr_num_regions": refused("it belongs to sprandom"), "spr_cs": refused("it belongs to sprandom"),
-	"atomic": refused("writes are not issued with RWF_ATOMIC"), "num_range": refused("a trim covers one range"),
+	"num_range":     refused("a trim covers one range"),
 	"write_barrier": refused("barrier writes are gone from Linux; use fdatasync="),
 	"file_append":   refused("a disk does not grow"), "unlink_each_loop": refused("files stay until the job ends (unlink=1)"),
 	"ramp_size": refused("use ramp_time"), "thinkcycles": refused("use thinktime_spin"), "thinktime_iotime": refused("use thinktime with thinktime_blocks"),

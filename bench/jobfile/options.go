@@ -35,7 +35,7 @@ var aliases = map[string]string{
 	"wait_for_previous": "stonewall", "log_max_value": "log_window_value", "log_unix_epoch": "log_alternate_epoch",
 	"disable_bw": "disable_bw_measurement", "steadystate": "ss", "steadystate_duration": "ss_dur",
 	"steadystate_ramp_time": "ss_ramp", "ss_duration": "ss_dur", "ss_ramp_time": "ss_ramp",
-	"allrandrepeat": "randrepeat", "data_placement": "dataplacement", "fdp_pli_select": "plid_select", "fdp_pli": "plids",
+	"allrandrepeat": "randrepeat", "steadystate_check_interval": "ss_check_interval", "ss_interval": "ss_check_interval", "data_placement": "dataplacement", "fdp_pli_select": "plid_select", "fdp_pli": "plids",
 }
 
 func canonical(name string) string {

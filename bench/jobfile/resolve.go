@@ -132,11 +132,12 @@ func setKV(list []KV, kv KV) []KV {
 	return append(list, kv)
 }
 
-// applyFirst applies kb_base, which changes how all other values are read.
+// applyFirst applies kb_base, which changes how all other values are read, and
+// ioengine, whose refusal explains its private options.
 func (r *resolver) applyFirst(a *applier, lists [][]Setting) error {
 	for _, list := range lists {
 		for _, st := range list {
-			if st.Name == "kb_base" {
+			if st.Name == "kb_base" || st.Name == "ioengine" {
 				if err := r.setting(a, st); err != nil {
 					return err
 				}
