@@ -124,8 +124,13 @@ func wholeUnits(limit, unit int64) int64 {
 
 // Info describes the disk with the emulations of this layer counted in: Zero,
 // FUA and Cache are at least Emulated. The limits are the driver's, as a hint;
-// callers need not keep them.
-func (d *Disk) Info() Info { return d.limits.Load().effective }
+// callers need not keep them. KnownZero is what the driver says now; the rest
+// is as of the last Refresh.
+func (d *Disk) Info() Info {
+	in := d.limits.Load().effective
+	in.KnownZero = in.KnownZero && d.drv.Info().KnownZero
+	return in
+}
 
 // Size is the size of the disk in bytes.
 func (d *Disk) Size() int64 { return d.limits.Load().Size }
@@ -188,10 +193,12 @@ func (l *limits) aligned(off, n int64) bool {
 	return off&l.mask == 0 && (n&l.mask == 0 || off+n == l.Size)
 }
 
-// blocks widens a range to whole blocks.
+// blocks widens a range to whole blocks. No sum may overflow: a disk may have
+// 2^63-1 bytes.
 func (l *limits) blocks(off, n int64) (first, length int64) {
 	first = off &^ l.mask
-	return first, min((off+n+l.mask)&^l.mask, l.Size) - first
+	end := off + n
+	return first, end + min(-end&l.mask, l.Size-end) - first
 }
 
 // fua splits f into what the driver is told and whether a flush has to follow.

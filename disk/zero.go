@@ -62,7 +62,7 @@ func (d *Disk) zeroLocked(ctx context.Context, l *limits, off, n int64, f Flags)
 // leaves everything untouched, then writes into the partial blocks at the ends.
 func (d *Disk) zeroUnaligned(ctx context.Context, l *limits, off, n int64, f Flags) error {
 	end := off + n
-	first := min((off+l.mask)&^l.mask, end)
+	first := off + min(-off&l.mask, n)
 	last := end
 	if end < l.Size {
 		last = max(end&^l.mask, first)
@@ -149,10 +149,11 @@ func (d *Disk) trimParts(ctx context.Context, l *limits, off, n int64, f Flags) 
 	if end < l.Size {
 		end -= end % l.trimAlign
 	}
-	off += (l.trimAlign - off%l.trimAlign) % l.trimAlign
-	if off >= end {
+	skip := (l.trimAlign - off%l.trimAlign) % l.trimAlign
+	if skip >= end-off {
 		return nil
 	}
+	off += skip
 	if l.mask != 0 {
 		node, err := d.locks.lock(ctx, off, end-off, false)
 		if err != nil {
@@ -283,11 +284,12 @@ func (d *Disk) driverExtents(ctx context.Context, l *limits, m MapName, off, n i
 		if got[i].Len <= 0 {
 			return dst, errBadMap
 		}
-		if end += got[i].Len; end >= l.Size {
-			got[i].Len -= end - l.Size
+		if left := l.Size - end; got[i].Len >= left {
+			got[i].Len = left
 			got = got[:i+1]
 			break
 		}
+		end += got[i].Len
 	}
 	// A driver may answer in units below Min, so the part before off can hold
 	// several extents.

@@ -1,0 +1,33 @@
+package mem_test
+
+import (
+	"testing"
+
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/disk/disktest"
+	"github.com/vmdisk/vmdisk/driver/mem"
+)
+
+func open(size int64) disktest.Opener {
+	return func(tb testing.TB) *disk.Disk {
+		d, err := mem.Open(size)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return d
+	}
+}
+
+func TestConformance(t *testing.T) {
+	disktest.Conformance(t, open(3<<20+12345), disktest.Options{})
+}
+
+func TestConformanceLarge(t *testing.T) {
+	disktest.Conformance(t, open(8<<40), disktest.Options{})
+}
+
+func TestAllocations(t *testing.T) {
+	disktest.Allocations(t, open(8<<20)(t), "write-4k", "write-256k", "zero-256k")
+}
+
+func BenchmarkDriver(b *testing.B) { disktest.Benchmark(b, open(1<<30)) }
