@@ -1,7 +1,9 @@
 package uring
 
 import (
+	"os"
 	"runtime"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -63,3 +65,35 @@ func BlkSize(fd int) (int64, error) {
 	}
 	return int64(size), nil
 }
+
+// CopyByKernel copies src to dst, of equal length, by process_vm_writev(2) on
+// this process itself: memory that has gone away (a guest's, unmapped or
+// truncated) gives EFAULT where a copy in user space would be killed by a
+// signal. It costs a system call.
+func CopyByKernel(dst, src []byte) error {
+	pid := os.Getpid()
+	for len(src) > 0 {
+		local := [1]unix.Iovec{{Base: unsafe.SliceData(src)}}
+		local[0].SetLen(len(src))
+		remote := [1]unix.RemoteIovec{{Base: uintptr(unsafe.Pointer(unsafe.SliceData(dst))), Len: len(dst)}}
+		n, err := unix.ProcessVMWritev(pid, local[:], remote[:], 0)
+		runtime.KeepAlive(dst)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return unix.EFAULT
+		}
+		dst, src = dst[n:], src[n:]
+	}
+	return nil
+}
+
+// CanCopyByKernel reports whether CopyByKernel works in this process: kernels
+// and seccomp filters may lack the call.
+func CanCopyByKernel() bool { return canCopyOnce() }
+
+var canCopyOnce = sync.OnceValue(func() bool {
+	var dst [1]byte
+	return CopyByKernel(dst[:], []byte{1}) == nil && dst[0] == 1
+})
