@@ -43,7 +43,7 @@ func newWatcher(out chan<- Completion) (*watcher, error) {
 func (w *watcher) arm(fd int, index int32) error {
 	// Edge-triggered: one completion each time the descriptor becomes readable,
 	// as a multishot poll in a ring behaves.
-	ev := syscall.EpollEvent{Events: syscall.EPOLLIN | -syscall.EPOLLET, Fd: index}
+	ev := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLET&0xffffffff, Fd: index}
 	if err := syscall.EpollCtl(w.epoll, syscall.EPOLL_CTL_ADD, fd, &ev); err != nil {
 		return fmt.Errorf("watch file descriptor %d: %w", fd, err)
 	}
