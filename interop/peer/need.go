@@ -26,6 +26,7 @@ var packages = map[string]string{
 	"qemu-io":            "qemu-utils",
 	"qemu-nbd":           "qemu-utils",
 	"qemu-system-x86_64": "qemu-system-x86",
+	"filefrag":           "e2fsprogs",
 }
 
 // Need reports every program of names that is not installed, with the command

@@ -1,0 +1,391 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/vmdisk/vmdisk/interop/peer"
+)
+
+// realImage puts the real image into the case's folder, so that source and
+// target are on one file system, and into the page cache.
+func realImage(ctx context.Context, e *Env) (string, error) {
+	cached, err := peer.RealImage(ctx)
+	if err != nil {
+		return "", err
+	}
+	image := e.Path("image")
+	if _, err := peer.Run(ctx, "cp", "--sparse=always", cached, image); err != nil {
+		return "", err
+	}
+	settle()
+	return image, warm(image)
+}
+
+// equal checks a copy with a program that is none of the contenders' own code.
+func equal(ctx context.Context, a, b string) error {
+	if _, err := peer.Run(ctx, "qemu-img", "compare", "-f", "raw", "-F", "raw", a, b); err != nil {
+		return fmt.Errorf("the copy is wrong: %w", err)
+	}
+	return nil
+}
+
+// fileCopy copies image to a new file with the program; the time ends when the
+// file is on stable storage.
+func fileCopy(name string, e *Env, image, dst string, argv ...string) Contender {
+	return Contender{Name: name, Run: func(ctx context.Context, round int) (Sample, error) {
+		if err := os.Remove(dst); err != nil && !os.IsNotExist(err) {
+			return Sample{}, err
+		}
+		settle()
+		s, err := timed(ctx, nil, func() error { return durable(dst) }, argv...)
+		if err == nil && round == 0 {
+			err = equal(ctx, image, dst)
+		}
+		return s, err
+	}}
+}
+
+func rawToRaw() Case {
+	return Case{
+		Name: "copy/raw-to-raw", Unit: Seconds, Short: true,
+		Goals: []Goal{against("cp --sparse=always", 0.9)},
+		What:  "the real image to a new file, until it is on stable storage",
+		Prepare: func(ctx context.Context, e *Env) ([]Contender, error) {
+			image, err := realImage(ctx, e)
+			if err != nil {
+				return nil, err
+			}
+			dst := e.Path("copy")
+			return []Contender{
+				fileCopy(oursName+" copy", e, image, dst, e.Bin, "copy", "--progress", "none", "raw:"+image, "raw:"+dst),
+				fileCopy("cp --sparse=always", e, image, dst, "cp", "--sparse=always", image, dst),
+				fileCopy("qemu-img convert -W", e, image, dst, "qemu-img", "convert", "-W", "-f", "raw", "-O", "raw", image, dst),
+				fileCopy("nbdcopy", e, image, dst, "nbdcopy", image, dst),
+			}, nil
+		},
+	}
+}
+
+// pair is a client and a server.
+type pair struct {
+	name   string
+	server func(e *Env, image string) (*peer.Server, error)
+	// argv of the client, with the local file and the server's URI.
+	argv func(e *Env, file, uri string) []string
+}
+
+func serveOurs(e *Env, image string) (*peer.Server, error) {
+	return peer.Vmdisk(e.Bin, e.Dir, "raw:"+image)
+}
+func serveNbdkit(e *Env, image string) (*peer.Server, error) {
+	return peer.Nbdkit(e.Dir, "file", image)
+}
+func serveQemu(e *Env, image string) (*peer.Server, error) {
+	return peer.QemuNBD(e.Dir, "-f", "raw", "--discard=unmap", image)
+}
+
+func ourCopy(e *Env, from, to string) []string {
+	return []string{e.Bin, "copy", "--progress", "none", from, to}
+}
+
+// toServer are the pairs that copy a file to a server's new file; every client
+// ends with a flush.
+var toServer = []pair{
+	{oursName + " copy, vmdisk serve", serveOurs, func(e *Env, f, uri string) []string { return ourCopy(e, "raw:"+f, uri) }},
+	{"nbdcopy, nbdkit file", serveNbdkit, func(_ *Env, f, uri string) []string { return []string{"nbdcopy", "--flush", f, uri} }},
+	{"nbdcopy, qemu-nbd", serveQemu, func(_ *Env, f, uri string) []string { return []string{"nbdcopy", "--flush", f, uri} }},
+	{"qemu-img, nbdkit file", serveNbdkit, qemuImgTo},
+	{"qemu-img, qemu-nbd", serveQemu, qemuImgTo},
+}
+
+// fromServer are the pairs that copy a server's file to a new local one.
+var fromServer = []pair{
+	{oursName + " copy, vmdisk serve", serveOurs, func(e *Env, f, uri string) []string { return ourCopy(e, uri, "raw:"+f) }},
+	{"nbdcopy, nbdkit file", serveNbdkit, func(_ *Env, f, uri string) []string { return []string{"nbdcopy", uri, f} }},
+	{"nbdcopy, qemu-nbd", serveQemu, func(_ *Env, f, uri string) []string { return []string{"nbdcopy", uri, f} }},
+	{"qemu-img, nbdkit file", serveNbdkit, qemuImgFrom},
+	{"qemu-img, qemu-nbd", serveQemu, qemuImgFrom},
+}
+
+// qemuImgTo: without -t writeback qemu-img would not flush at the end.
+func qemuImgTo(_ *Env, f, uri string) []string {
+	return []string{"qemu-img", "convert", "-W", "-n", "-t", "writeback", "-f", "raw", "-O", "raw", f, uri}
+}
+
+func qemuImgFrom(_ *Env, f, uri string) []string {
+	return []string{"qemu-img", "convert", "-W", "-f", "raw", "-O", "raw", uri, f}
+}
+
+func toOwnServer() Case {
+	return Case{
+		Name: "copy/to-nbd", Unit: Seconds, Short: true,
+		Goals: []Goal{within(0.67)},
+		What:  "the real image to a new file behind each one's NBD server, flushed",
+		Prepare: func(ctx context.Context, e *Env) ([]Contender, error) {
+			image, err := realImage(ctx, e)
+			if err != nil {
+				return nil, err
+			}
+			var list []Contender
+			for _, p := range toServer {
+				list = append(list, Contender{Name: p.name, Run: func(ctx context.Context, round int) (Sample, error) {
+					return p.upload(ctx, e, image, round == 0)
+				}})
+			}
+			return list, nil
+		},
+	}
+}
+
+// upload copies image to a new file behind the pair's server.
+func (p pair) upload(ctx context.Context, e *Env, image string, check bool) (Sample, error) {
+	st, err := os.Stat(image)
+	if err != nil {
+		return Sample{}, err
+	}
+	dst := e.Path("served")
+	if err := sparse(dst, st.Size()); err != nil {
+		return Sample{}, err
+	}
+	settle()
+	s, err := p.server(e, dst)
+	if err != nil {
+		return Sample{}, err
+	}
+	defer s.Kill()
+	sample, err := timed(ctx, []*peer.Server{s}, nil, p.argv(e, image, s.URI())...)
+	if err == nil && check {
+		s.Kill() // its lock goes, and what it had not written
+		err = equal(ctx, image, dst)
+	}
+	return sample, err
+}
+
+func fromOwnServer() Case {
+	return Case{
+		Name: "copy/from-nbd", Unit: Seconds, Short: true,
+		Goals: []Goal{within(0.67)},
+		What:  "the real image from each one's NBD server to a new file, until it is on stable storage",
+		Prepare: func(ctx context.Context, e *Env) ([]Contender, error) {
+			image, err := realImage(ctx, e)
+			if err != nil {
+				return nil, err
+			}
+			var list []Contender
+			for _, p := range fromServer {
+				list = append(list, Contender{Name: p.name, Run: func(ctx context.Context, round int) (Sample, error) {
+					return p.download(ctx, e, image, round == 0)
+				}})
+			}
+			return list, nil
+		},
+	}
+}
+
+func (p pair) download(ctx context.Context, e *Env, image string, check bool) (Sample, error) {
+	dst := e.Path("copy")
+	if err := os.Remove(dst); err != nil && !os.IsNotExist(err) {
+		return Sample{}, err
+	}
+	settle()
+	s, err := p.server(e, image)
+	if err != nil {
+		return Sample{}, err
+	}
+	defer s.Kill()
+	sample, err := timed(ctx, []*peer.Server{s}, func() error { return durable(dst) }, p.argv(e, dst, s.URI())...)
+	if err == nil && check {
+		s.Kill()
+		err = equal(ctx, image, dst)
+	}
+	return sample, err
+}
+
+func toMemoryServer() Case {
+	return Case{
+		Name: "copy/to-nbdkit-memory", Unit: Seconds, Short: true,
+		Goals: []Goal{within(1.0), cheaper(ClientCPU, 0.5)},
+		What:  "the real image to nbdkit's memory plugin: the server is the limit",
+		Prepare: func(ctx context.Context, e *Env) ([]Contender, error) {
+			image, err := realImage(ctx, e)
+			if err != nil {
+				return nil, err
+			}
+			to := func(name string, argv func(e *Env, f, uri string) []string) Contender {
+				return Contender{Name: name, Run: func(ctx context.Context, round int) (Sample, error) {
+					s, err := peer.Nbdkit(e.Dir, "memory", "6G")
+					if err != nil {
+						return Sample{}, err
+					}
+					defer s.Kill()
+					sample, err := timed(ctx, []*peer.Server{s}, nil, argv(e, image, s.URI())...)
+					if err == nil && round == 0 {
+						err = equal(ctx, image, s.URI())
+					}
+					return sample, err
+				}}
+			}
+			return []Contender{
+				to(oursName+" copy", toServer[0].argv),
+				to("nbdcopy", toServer[1].argv),
+				to("qemu-img convert -W", qemuImgTo),
+			}, nil
+		},
+	}
+}
+
+// nullCopy measures the harness: a copy of nothing is what starting the
+// programs costs.
+func nullCopy() Case {
+	return Case{
+		Name: "harness/copy-null", Unit: Seconds, Short: true,
+		What: "a copy of 4 KiB to nothing: what starting the programs costs",
+		Prepare: func(ctx context.Context, e *Env) ([]Contender, error) {
+			src, dst := e.Path("small"), e.Path("copy")
+			if err := filled(src, 4096); err != nil {
+				return nil, err
+			}
+			plain := func(name string, argv ...string) Contender {
+				return Contender{Name: name, Run: func(ctx context.Context, round int) (Sample, error) {
+					return timed(ctx, nil, nil, argv...)
+				}}
+			}
+			return []Contender{
+				plain(oursName+" copy", e.Bin, "copy", "--progress", "none", "raw:"+src, "null:4096"),
+				plain("nbdcopy", "nbdcopy", src, "null:"),
+				plain("qemu-img convert -W", "qemu-img", "convert", "-W", "-f", "raw", "-O", "raw", src, dst),
+				plain("cp", "cp", src, dst),
+			}, nil
+		},
+	}
+}
+
+// emptyCopy: nothing to copy must cost nothing, whatever the size.
+func emptyCopy() Case {
+	return Case{
+		Name: "copy/empty-8T", Unit: Seconds, Short: true,
+		Goals: []Goal{atMost(1)},
+		What:  "an empty 8 TiB disk, NBD at both ends",
+		Prepare: func(ctx context.Context, e *Env) ([]Contender, error) {
+			var mine, kit []*peer.Server
+			for range 2 {
+				s, err := e.Our("mem:8T")
+				if err != nil {
+					return nil, err
+				}
+				mine = append(mine, s)
+				if s, err = e.Nbdkit("memory", "8T"); err != nil {
+					return nil, err
+				}
+				kit = append(kit, s)
+			}
+			return []Contender{
+				{Name: oursName + " copy", Run: func(ctx context.Context, round int) (Sample, error) {
+					return timed(ctx, mine, nil, ourCopy(e, mine[0].URI(), mine[1].URI())...)
+				}},
+				{Name: oursName + " copy, nbdkit memory", Run: func(ctx context.Context, round int) (Sample, error) {
+					return timed(ctx, kit, nil, ourCopy(e, kit[0].URI(), kit[1].URI())...)
+				}},
+				{Name: "nbdcopy, nbdkit memory", Rounds: 1, Run: func(ctx context.Context, round int) (Sample, error) {
+					return timed(ctx, kit, nil, "nbdcopy", "--flush", kit[0].URI(), kit[1].URI())
+				}},
+			}, nil
+		},
+	}
+}
+
+// scattered makes a sparse file with count extents of size bytes, each followed
+// by a hole of gap bytes; dense has the same data in one piece.
+func scattered(path string, count int, size, gap int64) error {
+	if err := sparse(path, int64(count)*(size+gap)); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	block := make([]byte, size)
+	for i := range block {
+		block[i] = byte(1 + i%251)
+	}
+	for i := range int64(count) {
+		if _, err = f.WriteAt(block, i*(size+gap)); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+func scatteredCopy(name string, size, gap int64, viaNBD bool) Case {
+	const extents = 100_000
+	what := fmt.Sprintf("100,000 extents of %d KiB with holes of %d KiB, against the same data in one piece", size>>10, gap>>10)
+	if viaNBD {
+		what += ", from our server to our server in memory"
+	} else {
+		what += ", file to file"
+	}
+	return Case{
+		Name: "copy/scattered-" + name, Unit: Seconds, Short: size == 16<<10,
+		Goals: []Goal{against(oursName+" dense", 1.2)}, What: what,
+		Prepare: func(ctx context.Context, e *Env) ([]Contender, error) {
+			src := map[string]string{"scattered": e.Path("scattered"), "dense": e.Path("dense")}
+			if err := scattered(src["scattered"], extents, size, gap); err != nil {
+				return nil, err
+			}
+			if err := scattered(src["dense"], 1, extents*size, extents*gap); err != nil {
+				return nil, err
+			}
+			dst := e.Path("copy")
+			var list []Contender
+			for _, kind := range []string{"scattered", "dense"} {
+				image := src[kind]
+				if viaNBD {
+					list = append(list, memoryCopy(oursName+" "+kind, e, image, extents*(size+gap)))
+					continue
+				}
+				list = append(list, fileCopy(oursName+" "+kind, e, image, dst, e.Bin, "copy", "--progress", "none", "raw:"+image, "raw:"+dst))
+				for _, c := range []Contender{
+					fileCopy("cp "+kind, e, image, dst, "cp", "--sparse=always", image, dst),
+					fileCopy("qemu-img "+kind, e, image, dst, "qemu-img", "convert", "-W", "-f", "raw", "-O", "raw", image, dst),
+				} {
+					c.Info = true
+					list = append(list, c)
+				}
+			}
+			return list, nil
+		},
+	}
+}
+
+// memoryCopy copies a served file to a new disk in our server's memory.
+func memoryCopy(name string, e *Env, image string, size int64) Contender {
+	return Contender{Name: name, Run: func(ctx context.Context, round int) (Sample, error) {
+		from, err := serveOurs(e, image)
+		if err != nil {
+			return Sample{}, err
+		}
+		defer from.Kill()
+		to, err := peer.Vmdisk(e.Bin, e.Dir, fmt.Sprintf("mem:%d", size))
+		if err != nil {
+			return Sample{}, err
+		}
+		defer to.Kill()
+		return timed(ctx, []*peer.Server{from, to}, nil, ourCopy(e, from.URI(), to.URI())...)
+	}}
+}
+
+// cases are all cases in the order in which they run.
+func cases() []Case {
+	list := append(nullCases(), nullCopy())
+	list = append(list, nbdCases()...)
+	return append(list, idleCase(),
+		rawToRaw(), toOwnServer(), fromOwnServer(), toMemoryServer(), toBlock(), emptyCopy(),
+		scatteredCopy("16k", 16<<10, 48<<10, false), scatteredCopy("4k", 4<<10, 4<<10, false),
+		scatteredCopy("16k-nbd", 16<<10, 48<<10, true), reflinkCopy())
+}
