@@ -56,11 +56,11 @@ func (e *Error) Unwrap() error { return e.Err }
 // wrap adds where and what to err once: the layer nearest to the fault names
 // it, those above pass it on.
 func (d *Disk) wrap(op string, off, n int64, err error) error {
-	if err == nil {
-		return nil
+	if err == nil || err == ErrWouldBlock {
+		return err
 	}
-	var have *Error
-	if err == ErrWouldBlock || errors.As(err, &have) {
+	var have *Error // on the heap: hot paths end above
+	if errors.As(err, &have) {
 		return err
 	}
 	return &Error{Op: op, Disk: d.name, Off: off, Len: n, Err: err}
