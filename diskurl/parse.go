@@ -62,10 +62,22 @@ type URL struct {
 func Parse(s string) (URL, error) {
 	u, err := parse(s)
 	if err != nil {
-		return URL{}, fmt.Errorf("disk URL %q: %w", s, err)
+		return URL{}, &SyntaxError{What: "disk URL", Input: s, Err: err}
 	}
 	return u, nil
 }
+
+// SyntaxError is a disk URL or a filter that cannot be understood: the mistake
+// of whoever wrote it, not of the storage.
+type SyntaxError struct {
+	What, Input string
+	Err         error
+}
+
+func (e *SyntaxError) Error() string { return fmt.Sprintf("%s %q: %v", e.What, e.Input, e.Err) }
+
+// Unwrap returns the cause.
+func (e *SyntaxError) Unwrap() error { return e.Err }
 
 func parse(s string) (URL, error) {
 	if strings.ContainsRune(s, 0) {

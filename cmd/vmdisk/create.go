@@ -1,0 +1,43 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vmdisk/vmdisk/diskurl"
+)
+
+func newCreate() *cobra.Command {
+	var o diskurl.CreateOptions
+	var asJSON bool
+	prealloc := newChoice("off", "off", "falloc", "full")
+	c := &cobra.Command{
+		Use:   "create FILE SIZE",
+		Short: "Make a disk image",
+		Long: `Make a disk image of SIZE bytes (with K, M, G, T, P or E: powers of 1024).
+
+An existing file is left alone unless --force is given.`,
+		Example: "  vmdisk create disk.raw 10G\n  vmdisk create --preallocation falloc disk.raw 10G",
+		Args:    args(2, 2, "FILE and SIZE"),
+		RunE: func(c *cobra.Command, a []string) (err error) {
+			if o.Size, err = diskurl.ParseSize(a[1]); err != nil {
+				return usage(err)
+			}
+			o.Preallocation = prealloc.value
+			if err := diskurl.Create(c.Context(), a[0], o); err != nil {
+				return err
+			}
+			if asJSON {
+				return writeJSON(c.OutOrStdout(), map[string]any{"disk": a[0], "format": "raw", "size": o.Size, "preallocation": o.Preallocation})
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "created %s: raw, %s, preallocation %s\n", a[0], sizeText(o.Size), o.Preallocation)
+			return err
+		},
+	}
+	c.Flags().StringVarP(&o.Format, "format", "f", "", "format: raw")
+	c.Flags().Var(prealloc, "preallocation", "off: sparse; falloc: space reserved; full: zeros written")
+	c.Flags().BoolVar(&o.Replace, "force", false, "replace an existing file")
+	c.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
+	return c
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/vmdisk/vmdisk/diskurl"
+)
+
+// choice is a flag that takes one of some words; with Set it is a pflag.Value.
+type choice struct {
+	value   string
+	allowed []string
+}
+
+func newChoice(def string, allowed ...string) *choice { return &choice{def, allowed} }
+
+func (c *choice) String() string { return c.value }
+
+func (c *choice) Type() string { return strings.Join(c.allowed, "|") }
+
+func (c *choice) Set(s string) error {
+	for _, a := range c.allowed {
+		if s == a {
+			c.value = s
+			return nil
+		}
+	}
+	return fmt.Errorf("want one of %s", strings.Join(c.allowed, ", "))
+}
+
+// sizeFlag is a size in bytes with an optional unit.
+type sizeFlag int64
+
+func (s *sizeFlag) String() string { return diskurl.FormatSize(int64(*s)) }
+
+func (*sizeFlag) Type() string { return "SIZE" }
+
+func (s *sizeFlag) Set(text string) error {
+	n, err := diskurl.ParseSize(text)
+	*s = sizeFlag(n)
+	return err
+}
+
+func newCacheFlag() *choice {
+	return newChoice("writeback", "writeback", "none", "writethrough", "directsync", "unsafe")
+}
+
+func newAIOFlag() *choice { return newChoice("auto", "auto", "io_uring", "threads") }
+
+// diskFlags are the flags of verbs that open one disk to look at it.
+type diskFlags struct {
+	options diskurl.Options
+	cache   *choice
+	aio     *choice
+}
+
+func (d *diskFlags) register(c *cobra.Command) {
+	f := c.Flags()
+	d.cache, d.aio = newCacheFlag(), newAIOFlag()
+	f.StringVarP(&d.options.Format, "format", "f", "", "format of a local file: raw (a file that begins like an image needs it)")
+	f.Var(d.cache, "cache", "cache mode of a local file, as QEMU names them")
+	f.Var(d.aio, "aio", "asynchronous I/O of a local file")
+	f.StringArrayVar(&d.options.Filters, "filter", nil, "put a filter over the disk: NAME[:KEY=VALUE,...]; repeatable, first is outermost")
+	registerShared(f, &d.options)
+}
+
+// registerShared adds the flags that every verb has which opens a disk.
+func registerShared(f *pflag.FlagSet, o *diskurl.Options) {
+	f.BoolVarP(&o.ForceShare, "force-share", "U", false, "read a local disk although others use it")
+	f.IntVar(&o.Connections, "connections", 0, "connections to an NBD server at most (0: the default)")
+	f.StringVar(&o.TLS.CA, "tls-ca", "", "trust the certificates of this PEM file for nbds (default: the system's)")
+	f.StringVar(&o.TLS.Cert, "tls-cert", "", "client certificate for nbds, PEM")
+	f.StringVar(&o.TLS.Key, "tls-key", "", "key of the client certificate, PEM")
+	f.StringVar(&o.TLS.Hostname, "tls-hostname", "", "name that the server's certificate must have (default: the host)")
+}
+
+// opening returns the options for a disk that is only read, or not.
+func (d *diskFlags) opening(readOnly bool) diskurl.Options {
+	o := d.options
+	o.ReadOnly = readOnly
+	o.Cache, o.AIO = d.cache.value, d.aio.value
+	return o
+}

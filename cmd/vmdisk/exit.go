@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/diskurl"
+)
+
+// The exit statuses.
+const (
+	statusFailed = 1
+	statusUsage  = 2
+)
+
+// statusError ends the program with a status of its own; without err, silently.
+type statusError struct {
+	status int
+	err    error
+}
+
+func (e *statusError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit status %d", e.status)
+	}
+	return e.err.Error()
+}
+
+func (e *statusError) Unwrap() error { return e.err }
+
+// usage marks err as a mistake on the command line.
+func usage(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &statusError{statusUsage, err}
+}
+
+func usagef(format string, args ...any) error { return usage(fmt.Errorf(format, args...)) }
+
+// args makes a check of the arguments' number with a message that names them.
+func args(low, high int, want string) cobra.PositionalArgs {
+	return func(c *cobra.Command, got []string) error {
+		if len(got) < low || high >= 0 && len(got) > high {
+			return usagef("want %s; see `%s --help`", want, c.CommandPath())
+		}
+		return nil
+	}
+}
+
+// finish prints what went wrong, in one line, and returns the exit status.
+func finish(ctx context.Context, cmd *cobra.Command, err error, stderr io.Writer) int {
+	if err == nil {
+		return 0
+	}
+	status := statusFailed
+	var s *statusError
+	var syntax *diskurl.SyntaxError
+	switch {
+	case errors.As(err, &s):
+		status = s.status
+		if s.err == nil {
+			return status
+		}
+	case errors.As(err, &syntax):
+		status = statusUsage
+	}
+	text := err.Error()
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		text = "interrupted: " + text
+	}
+	if advice := advise(err); advice != "" {
+		text += "; " + advice
+	}
+	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+	fmt.Fprintf(stderr, "%s: %s\n", strings.ReplaceAll(cmd.CommandPath(), " ", ": "), text)
+	return status
+}
+
+// advise says what to do about the common causes, unless the message does.
+func advise(err error) string {
+	text := err.Error()
+	for _, a := range []struct {
+		cause  error
+		unless string
+		advice string
+	}{
+		{diskurl.ErrInUse, "--force-share", "end the other user, or read it with --force-share"},
+		{syscall.ECONNREFUSED, "", "start the server, or correct the address"},
+		{fs.ErrExist, "--", "choose another name"},
+		{fs.ErrNotExist, "", "check the path"},
+		{fs.ErrPermission, "", "check the permissions, or run as root"},
+		{syscall.ENOSPC, "--resume", "free space there and try again"},
+		{disk.ErrReadOnly, "", "choose a writable disk"},
+		{syscall.EROFS, "", "choose a writable disk"},
+		{context.DeadlineExceeded, "", "see whether the server answers"},
+	} {
+		if errors.Is(err, a.cause) && (a.unless == "" || !strings.Contains(text, a.unless)) {
+			return a.advice
+		}
+	}
+	return ""
+}

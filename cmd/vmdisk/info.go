@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/diskurl"
+)
+
+type infoResult struct {
+	Disk   string `json:"disk"`
+	Format string `json:"format"`
+	// Probed: nobody named the format; it was told by the file's first bytes.
+	Probed    bool           `json:"probed"`
+	Size      int64          `json:"size"`
+	Min       int64          `json:"min_io"`
+	Preferred int64          `json:"preferred_io"`
+	MaxIO     int64          `json:"max_io"`
+	MaxZero   int64          `json:"max_zero"`
+	MaxTrim   int64          `json:"max_trim"`
+	TrimAlign int64          `json:"trim_align"`
+	ReadOnly  bool           `json:"read_only"`
+	Volatile  bool           `json:"volatile"`
+	MultiConn bool           `json:"multi_conn"`
+	KnownZero bool           `json:"known_zero"`
+	Zero      string         `json:"zero"`
+	FastZero  string         `json:"fast_zero"`
+	Trim      string         `json:"trim"`
+	FUA       string         `json:"fua"`
+	Cache     string         `json:"cache"`
+	Maps      []disk.MapName `json:"maps"`
+	ID        string         `json:"id"`
+	Details   map[string]any `json:"details"`
+	order     []string       // of Details
+}
+
+func newInfo() *cobra.Command {
+	var d diskFlags
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "info DISK",
+		Short: "Describe a disk",
+		Long: `Describe a disk: size, limits and what it can do natively, by emulation or not at all.
+
+This is the only command that tells an image's format by its first bytes.`,
+		Args: args(1, 1, "one DISK"),
+		RunE: func(c *cobra.Command, a []string) error {
+			r, err := inspect(c.Context(), a[0], d.opening(true))
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return writeJSON(c.OutOrStdout(), r)
+			}
+			return r.print(c.OutOrStdout())
+		},
+	}
+	d.register(c)
+	c.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
+	return c
+}
+
+func inspect(ctx context.Context, rawURL string, o diskurl.Options) (infoResult, error) {
+	r := infoResult{Format: "raw", Details: map[string]any{}}
+	u, err := diskurl.Parse(rawURL)
+	if err != nil {
+		return r, err
+	}
+	if u.Scheme == diskurl.SchemeFile && o.Format == "" {
+		if r.Format, err = diskurl.Probe(u.Path); err != nil {
+			return r, err
+		}
+		r.Probed, o.Format = true, "raw"
+	}
+	d, err := diskurl.Open(ctx, rawURL, o)
+	if err != nil {
+		return r, err
+	}
+	r.fill(d)
+	return r, errors.Join(r.addDetails(ctx, d), d.Close())
+}
+
+func (r *infoResult) fill(d *disk.Disk) {
+	in := d.Info()
+	r.Disk, r.Size, r.ID = d.Name(), in.Size, in.ID
+	r.Min, r.Preferred = max(in.Min, 1), in.Preferred
+	r.MaxIO, r.MaxZero, r.MaxTrim, r.TrimAlign = in.MaxIO, in.MaxZero, in.MaxTrim, in.TrimAlign
+	r.ReadOnly, r.Volatile, r.MultiConn, r.KnownZero = in.ReadOnly, in.Volatile, in.MultiConn, in.KnownZero
+	r.Zero, r.FastZero, r.Trim = in.Zero.String(), in.FastZero.String(), in.Trim.String()
+	r.FUA, r.Cache = in.FUA.String(), in.Cache.String()
+	r.Maps = append([]disk.MapName{}, in.Maps...)
+}
+
+func (r *infoResult) addDetails(ctx context.Context, d *disk.Disk) error {
+	i, ok := disk.As[disk.Inspector](d)
+	if !ok {
+		return nil
+	}
+	attrs, err := i.Inspect(ctx)
+	for _, a := range attrs {
+		r.Details[a.Name] = a.Value
+		r.order = append(r.order, a.Name)
+	}
+	return err
+}
+
+func (r *infoResult) print(w io.Writer) error {
+	var b strings.Builder
+	line := func(name, format string, a ...any) {
+		fmt.Fprintf(&b, "%-14s %s\n", name+":", fmt.Sprintf(format, a...))
+	}
+	line("disk", "%s", r.Disk)
+	if r.Probed && r.Format != "raw" {
+		line("format", "%s, by the file's first bytes; what follows is the file itself, taken as raw", r.Format)
+	} else {
+		line("format", "%s", r.Format)
+	}
+	line("size", "%s", sizeText(r.Size))
+	line("access", "%s", r.access())
+	line("I/O", "smallest %d, preferred %s, largest %s", r.Min, limit(r.Preferred, "unknown"), limit(r.MaxIO, "any"))
+	line("zero", "%s, fast %s, largest %s", r.Zero, r.FastZero, limit(r.MaxZero, "any"))
+	line("trim", "%s, largest %s", r.Trim, limit(r.MaxTrim, "any"))
+	line("FUA", "%s", r.FUA)
+	line("maps", "%s", names(r.Maps))
+	for _, name := range r.order {
+		line(name, "%v", r.Details[name])
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (r *infoResult) access() string {
+	out := "writable"
+	if r.ReadOnly {
+		out = "read-only"
+	}
+	for _, f := range []struct {
+		on   bool
+		text string
+	}{{r.Volatile, "has a write cache"}, {r.MultiConn, "several connections"}, {r.KnownZero, "known to be all zeros"}} {
+		if f.on {
+			out += ", " + f.text
+		}
+	}
+	return out
+}
+
+func limit(n int64, none string) string {
+	if n == 0 {
+		return none
+	}
+	return diskurl.FormatSize(n)
+}
+
+func names(maps []disk.MapName) string {
+	if len(maps) == 0 {
+		return "none"
+	}
+	var parts []string
+	for _, m := range maps {
+		parts = append(parts, string(m))
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,81 @@
+// Command vmdisk serves, copies, measures and inspects virtual machines' disks.
+//
+// Each verb is one file here: flags in, one call down, text or JSON out.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// verbs are the commands of this build, in the order of the help. A verb is
+// listed once its code works.
+var verbs = []func() *cobra.Command{
+	newCreate,
+	newInfo,
+	newMap,
+	newResize,
+	newVersion,
+	newMan,
+}
+
+// run is the program without the process around it; it returns the exit status.
+func run(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// The second signal ends the process at once.
+	context.AfterFunc(ctx, stop)
+
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	cmd, err := root.ExecuteContextC(ctx)
+	return finish(ctx, cmd, err, stderr)
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "vmdisk",
+		Short: "Serve, copy, measure and inspect virtual machines' disks",
+		Long: `vmdisk serves, copies, measures and inspects virtual machines' disks.
+
+A DISK is a path or a URL:
+  /path  ./path  file:/path       local file or block device
+  raw:/path                       the same, content taken as it is
+  nbd://host[:10809]/export       NBD server; nbds:// with TLS
+  nbd+unix:///export?socket=PATH  NBD server on a unix socket; nbds+unix:// with TLS
+  mem:SIZE null:SIZE pattern:SIZE RAM disk, discard-all, self-describing data
+
+Exit status: 0 done, 1 failed, 2 wrong usage. compare: 1 different, 2 any error.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          rootArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
+	for _, verb := range verbs {
+		root.AddCommand(verb())
+	}
+	return root
+}
+
+// rootArgs reports an unknown verb in one line.
+func rootArgs(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	c.SuggestionsMinimumDistance = 2
+	hint := ""
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = "; did you mean " + near[0] + "?"
+	}
+	return usagef("unknown command %q%s; `vmdisk help` lists them", args[0], hint)
+}
