@@ -1,6 +1,7 @@
 package uring
 
 import (
+	"encoding/binary"
 	"fmt"
 	"sync/atomic"
 	"unsafe"
@@ -140,7 +141,9 @@ func (r *Ring) Woken() bool {
 // Wake makes a Wait that is running, or the next one, return. It may be called
 // from any goroutine until Close begins.
 func (r *Ring) Wake() {
-	// The counter is never read: the poll is edge triggered. The write can only
-	// fail when 2^64-2 calls are pending.
-	_, _ = unix.Write(r.wakeFD, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	// The counter is never read, since the poll is edge triggered.
+	_, _ = unix.Write(r.wakeFD, wakeCount)
 }
+
+// wakeCount is the number 1 as eventfd(2) takes it; it overflows after 2^64-2 calls.
+var wakeCount = binary.NativeEndian.AppendUint64(nil, 1)

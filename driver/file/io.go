@@ -210,4 +210,5 @@ var (
 	_ disk.FileRanger = (*File)(nil)
 	_ disk.Cacher     = (*File)(nil)
 	_ disk.Resizer    = (*File)(nil)
+	_ disk.Queuer     = (*File)(nil)
 )
