@@ -72,6 +72,7 @@ type Verifier struct {
 	md5   hash.Hash
 	sha   hash.Hash
 	state []byte
+	tail  [128]byte // padding of sha256
 }
 
 // NewVerifier makes the verifier of job j, whose Verify is not "".
@@ -108,7 +109,7 @@ func (v *Verifier) Write(buf []byte, off int64, st Stamp) {
 
 func (v *Verifier) writeBlock(b []byte, off int64, st Stamp) {
 	le := binary.LittleEndian
-	var h [headerSize]byte
+	h := b[:headerSize]
 	le.PutUint16(h[0:], magic)
 	le.PutUint16(h[2:], kinds[v.kind])
 	le.PutUint32(h[4:], uint32(len(b)))
@@ -120,7 +121,6 @@ func (v *Verifier) writeBlock(b []byte, off int64, st Stamp) {
 	le.PutUint16(h[34:], uint16(st.Number))
 	le.PutUint32(h[36:], headerSum(h[:36]))
 	n := digestSizes[v.kind]
-	copy(b, h[:])
 	v.digest(b[headerSize:headerSize+n], b[headerSize+n:])
 	v.swap(b, headerSize+n)
 }
