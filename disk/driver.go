@@ -109,6 +109,9 @@ type Info struct {
 	KernelIO bool
 
 	Zero, FastZero, Trim, FUA, Cache Level
+	// HideZero: a server does not offer zeroing to its clients, which then have to
+	// write zeros. Zero itself works as ever.
+	HideZero bool
 
 	// Maps lists what Extents can report; empty means that nothing is known.
 	Maps []MapName
