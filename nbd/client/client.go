@@ -32,7 +32,7 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 		hands = append(hands, dialMore(ctx, &cfg)...)
 	}
 	for _, h := range hands[1:] {
-		if !h.export.same(&first.export) {
+		if !h.export.Same(&first.export) {
 			for _, h := range hands {
 				h.nc.Close()
 			}
@@ -155,6 +155,7 @@ var (
 	errNotOffered = fmt.Errorf("the NBD server does not offer this: %w", errors.ErrUnsupported)
 	errReadOnly   = &Error{Errno: nbd.EPERM, Message: "the export is read-only", Offset: -1}
 	errBounds     = errors.New("NBD request outside the export, or too long for the server")
+	errAborted    = fmt.Errorf("%w: given up by the client", ErrDisconnected)
 	errRequest    = errors.New("malformed NBD request")
 )
 
@@ -259,9 +260,9 @@ func (c *Client) Close() error {
 }
 
 // Abort ends the connections without a word to the server and returns when all
-// requests have completed.
+// requests have completed; those in flight fail with ErrDisconnected.
 func (c *Client) Abort() {
-	c.fail(ErrClosed)
+	c.fail(errAborted)
 	c.wait()
 }
 

@@ -39,8 +39,8 @@ type Export struct {
 // Has reports whether all flags of f are set.
 func (e *Export) Has(f nbd.TransmissionFlags) bool { return e.Flags&f == f }
 
-// same reports whether a second connection found the same export.
-func (e *Export) same(o *Export) bool {
+// Same reports whether two descriptions are of an export that nothing distinguishes.
+func (e *Export) Same(o *Export) bool {
 	return e.Size == o.Size && e.Flags == o.Flags && e.Mode == o.Mode &&
 		e.Min == o.Min && e.Preferred == o.Preferred && e.Max == o.Max && len(e.Contexts) == len(o.Contexts)
 }
