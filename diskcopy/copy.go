@@ -1,0 +1,106 @@
+package diskcopy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vmdisk/vmdisk/disk"
+)
+
+// Copy makes the first src.Size() bytes of dst equal to src. What dst has
+// beyond them is left alone.
+//
+// On an error, and when ctx is cancelled, it stops issuing requests, waits for
+// those in flight and flushes what the target acknowledged. With a journal the
+// error then is an [*InterruptedError]; without one the target's content is
+// undefined. A failure of one of the disks is a [*CopyError]. The Stats are valid
+// as far as the copy came.
+func Copy(ctx context.Context, dst, src *disk.Disk, o Options) (Stats, error) {
+	clk := startClock()
+	s, err := copyDisk(ctx, dst, src, o, &clk)
+	clk.stop(&s)
+	return s, err
+}
+
+func copyDisk(ctx context.Context, dst, src *disk.Disk, o Options, clk *clock) (Stats, error) {
+	o, err := o.complete()
+	if err == nil {
+		err = checkDisks(dst, src, o)
+	}
+	if err != nil {
+		return Stats{}, err
+	}
+	ioCtx, stop := withGrace(ctx, o.Grace)
+	defer stop()
+	e, err := newEngine(ctx, ioCtx, dst, src, o)
+	if err != nil {
+		return Stats{}, err
+	}
+	defer e.close()
+	if err := e.openJournal(); err != nil {
+		return e.stats(), err
+	}
+	defer e.journal.close()
+	p := startProgress(o, "copy", e.size, &e.done)
+	err = e.copy()
+	p.stop()
+	clk.phase(&e.total, "copy")
+	if err == nil && (!o.NoFlush || e.journal != nil) {
+		p.announce("flush")
+		err = targetErr(dst.Flush(ioCtx))
+		clk.phase(&e.total, "flush")
+	}
+	if err != nil {
+		return e.stats(), e.interrupted(err)
+	}
+	if o.Verify {
+		if err = e.verify(); err != nil {
+			return e.stats(), err
+		}
+		clk.phase(&e.total, "verify")
+		e.total.Verified = true
+	}
+	return e.stats(), e.journal.remove()
+}
+
+func checkDisks(dst, src *disk.Disk, o Options) error {
+	to, from := dst.Info(), src.Info()
+	switch {
+	case to.ReadOnly:
+		return targetErr(fmt.Errorf("%s: %w", dst, disk.ErrReadOnly))
+	case to.Size < from.Size:
+		return targetErr(fmt.Errorf("%s has %d bytes, too small for the %d bytes of %s: make it larger", dst, to.Size, from.Size, src))
+	case to.ID != "" && to.ID == from.ID:
+		return targetErr(fmt.Errorf("%s is the same storage as the source %s", dst, src))
+	case o.SparseSize > 0 && to.Min > o.RequestSize:
+		return targetErr(fmt.Errorf("%s has blocks of %d bytes: use a request size of at least that", dst, to.Min))
+	}
+	return nil
+}
+
+// withGrace returns a context that ends grace after ctx does: operations in
+// flight get that long to finish by themselves.
+func withGrace(ctx context.Context, grace time.Duration) (context.Context, func()) {
+	late, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	timer := time.AfterFunc(1<<62, func() { cancel(errGrace) })
+	release := context.AfterFunc(ctx, func() { timer.Reset(grace) })
+	return late, func() { release(); timer.Stop(); cancel(nil) }
+}
+
+var errGrace = errors.New("operations in flight did not end in time after the interruption")
+
+// verify reads both disks again.
+func (e *engine) verify() error {
+	r, err := Compare(e.ctx, e.src, e.dst, CompareOptions{
+		RequestSize: e.opt.RequestSize, QueueDepth: e.opt.QueueDepth, Length: e.size,
+		Progress: e.opt.Progress, ProgressEvery: e.opt.ProgressEvery, phase: "verify"})
+	switch {
+	case err != nil:
+		return err
+	case !r.Equal:
+		return targetErr(fmt.Errorf("%s: verification failed: the content differs from the source's at offset %d", e.dst, r.Offset))
+	}
+	return nil
+}

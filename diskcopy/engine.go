@@ -1,0 +1,219 @@
+package diskcopy
+
+import (
+	"context"
+	"math"
+	"sync"
+	"sync/atomic"
+
+	"github.com/vmdisk/vmdisk/disk"
+)
+
+// engine is one copy. Its workers pull tasks from next; there is no other
+// goroutine that plans, so a task costs one lock and no hand-off.
+type engine struct {
+	ctx      context.Context // ends the issuing of tasks
+	io       context.Context // of the operations, outlives ctx a little
+	dst, src *disk.Disk
+	opt      Options
+	size     int64
+	mem      []byte // the workers' buffers
+	zeroBuf  []byte // one request of zeros
+	journal  *journal
+	done     atomic.Int64 // bytes dealt with
+
+	mu       sync.Mutex
+	changed  sync.Cond // on mu: a worker became idle, or the probe ended
+	walk     *walker
+	cur      span // what is left of the walker's last span
+	plan     zeroPlan
+	workers  []*worker
+	busy     int
+	probing  bool // one worker measures the target, all others wait
+	total    Stats
+	firstErr error
+}
+
+// idle is the offset of a worker that has no task.
+const idle = math.MaxInt64
+
+// worker executes tasks one by one with a buffer of its own.
+type worker struct {
+	e      *engine
+	buf    []byte
+	at     int64 // offset of its task, or idle; under e.mu
+	counts Counts
+	ext    []disk.Extent
+}
+
+func newEngine(ctx, ioCtx context.Context, dst, src *disk.Disk, o Options) (*engine, error) {
+	e := &engine{ctx: ctx, io: ioCtx, dst: dst, src: src, opt: o, size: src.Size()}
+	e.changed.L = &e.mu
+	n := int(min(int64(o.QueueDepth), max(1, (e.size+o.RequestSize-1)/o.RequestSize)))
+	var err error
+	if e.mem, err = mapMemory(int64(n) * o.RequestSize); err != nil {
+		return nil, err
+	}
+	if e.zeroBuf, err = mapMemory(o.RequestSize); err != nil {
+		e.close()
+		return nil, err
+	}
+	for i := range int64(n) {
+		e.workers = append(e.workers, &worker{e: e, at: idle, ext: make([]disk.Extent, 0, 64),
+			buf: e.mem[i*o.RequestSize : (i+1)*o.RequestSize : (i+1)*o.RequestSize]})
+	}
+	e.total.Size, e.total.Strategy = e.size, o.Strategy
+	e.startAt(0)
+	return e, nil
+}
+
+func (e *engine) close() {
+	unmapMemory(e.mem)
+	unmapMemory(e.zeroBuf)
+}
+
+// startAt sets where the copy begins.
+func (e *engine) startAt(off int64) {
+	align := max(e.dst.Info().Min, e.src.Info().Min, max(e.opt.SparseSize, 512))
+	e.walk = newWalker(e.src, off, e.size, e.opt.RequestSize, align)
+	e.done.Store(off)
+}
+
+// copy does the work from the walker's position to the end of the disk.
+func (e *engine) copy() error {
+	cloned, err := e.clone()
+	if cloned || err != nil {
+		return err
+	}
+	if err := e.prepareZero(); err != nil {
+		return err
+	}
+	stopCheckpoints := e.startCheckpoints()
+	var wg sync.WaitGroup
+	for _, w := range e.workers {
+		wg.Go(w.run)
+	}
+	wg.Wait()
+	stopCheckpoints()
+	if e.firstErr == nil && e.frontier() < e.size {
+		e.firstErr = e.ctx.Err()
+	}
+	return e.firstErr
+}
+
+// stats sums up; the workers have ended.
+func (e *engine) stats() Stats {
+	s := e.total
+	for _, w := range e.workers {
+		s.Counts.merge(&w.counts)
+	}
+	if s.ZeroBy == "" {
+		s.ZeroBy = e.plan.outcome(s.Zero.Ops > 0)
+	}
+	return s
+}
+
+func (w *worker) run() {
+	for {
+		t, ok := w.e.next(w)
+		if !ok {
+			return
+		}
+		if err := w.do(t); err != nil {
+			w.e.fail(err)
+			return
+		}
+		w.e.done.Add(t.n)
+	}
+}
+
+// fail ends the copy, by the first error, after w.do. The offset of the failed
+// task stays in its worker, so the frontier does not pass it.
+func (e *engine) fail(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.busy--
+	e.setErr(err)
+}
+
+func (e *engine) setErr(err error) {
+	if e.firstErr == nil {
+		e.firstErr = err
+	}
+	e.changed.Broadcast()
+}
+
+// frontier is the offset below which everything is done.
+func (e *engine) frontier() int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	f := e.walk.pos - e.cur.n
+	for _, w := range e.workers {
+		f = min(f, w.at)
+	}
+	return f
+}
+
+// next ends w's task and gives it another one; false when there is none.
+func (e *engine) next(w *worker) (task, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if w.at != idle {
+		w.at = idle
+		if e.busy--; e.busy == 0 && e.probing {
+			e.changed.Broadcast()
+		}
+	}
+	t, ok, err := e.findTask(w)
+	if err != nil {
+		e.setErr(err)
+	}
+	if ok {
+		w.at = t.off
+		e.busy++
+		e.journal.issued(t.off + t.n)
+	}
+	return t, ok
+}
+
+// findTask finds the next task; what needs none is dealt with on the way.
+func (e *engine) findTask(w *worker) (task, bool, error) {
+	for {
+		for e.probing {
+			e.changed.Wait()
+		}
+		if e.firstErr != nil || e.ctx.Err() != nil {
+			return task{}, false, nil
+		}
+		if err := e.fill(); err != nil || e.cur.n == 0 {
+			return task{}, false, err
+		}
+		if !e.cur.zero {
+			return e.take(taskCopy, e.cur.n), true, nil
+		}
+		t, ok, err := e.planHole(w)
+		if ok || err != nil {
+			return t, ok, err
+		}
+	}
+}
+
+// fill makes cur the span at the planner's position; its n is 0 at the end.
+func (e *engine) fill() (err error) {
+	if e.cur.n == 0 {
+		e.cur, err = e.walk.next(e.io)
+	}
+	return sourceErr(err)
+}
+
+// take cuts a task off the head of cur.
+func (e *engine) take(k taskKind, n int64) task {
+	t := task{kind: k, off: e.cur.off, n: n, known: e.plan.knows(e.cur.off, n)}
+	e.consume(n)
+	return t
+}
+
+func (e *engine) consume(n int64) {
+	e.cur.off += n
+	e.cur.n -= n
+}

@@ -1,0 +1,151 @@
+package diskcopy
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Strategy says how zeros reach the target. All but Auto exist to be compared
+// with it.
+type Strategy string
+
+const (
+	// Auto does what is cheapest on this target, by what it does and not by what
+	// it claims. A target that is known to be zero (it says so, or a status
+	// query shows it) needs nothing. If the target offers fast zeroing, the first
+	// hole is zeroed that way and timed against a written request; if that was
+	// much cheaper, the rest of the target is zeroed in bulk and only data is
+	// written. In all other cases each hole is zeroed, and nothing is written twice.
+	Auto Strategy = "auto"
+	// Write writes holes as zeros.
+	Write Strategy = "write"
+	// ZeroEach zeroes hole by hole.
+	ZeroEach Strategy = "zero-each"
+	// StatusFirst asks the target about each hole and zeroes what is not zero.
+	StatusFirst Strategy = "status-first"
+	// PreZero zeroes the whole target first, fast or not.
+	PreZero Strategy = "prezero"
+	// NoFallback zeroes the whole target first if the target agrees to do so fast,
+	// and believes it; otherwise hole by hole.
+	NoFallback Strategy = "nofallback"
+)
+
+// Strategies lists the valid values, the default first.
+func Strategies() []Strategy {
+	return []Strategy{Auto, Write, ZeroEach, StatusFirst, PreZero, NoFallback}
+}
+
+// ParseStrategy checks a name; empty is Auto.
+func ParseStrategy(name string) (Strategy, error) {
+	if name == "" {
+		return Auto, nil
+	}
+	names := make([]string, 0, len(Strategies()))
+	for _, s := range Strategies() {
+		if name == string(s) {
+			return s, nil
+		}
+		names = append(names, string(s))
+	}
+	return "", fmt.Errorf("unknown zero strategy %q: use one of %s", name, strings.Join(names, ", "))
+}
+
+// Options configures Copy; the zero value is the default.
+type Options struct {
+	// RequestSize is the largest read or write in bytes: a power of two from 4 KiB to
+	// 64 MiB. Default 1 MiB.
+	RequestSize int64
+	// QueueDepth is the number of requests in flight, 1 to 1024. Default 16.
+	QueueDepth int
+	// SparseSize is the granularity in bytes at which data is searched for zeros:
+	// a power of two from 512 to RequestSize. Default 4096; negative: no search.
+	SparseSize int64
+	// Strategy defaults to Auto.
+	Strategy Strategy
+	// TargetIsZero: the caller vouches that the whole target reads as zeros.
+	TargetIsZero bool
+	// Allocate keeps the whole target allocated: zeroing leaves no holes, and no
+	// blocks are shared with the source.
+	Allocate bool
+	// NoClone keeps Copy from sharing blocks with the source (reflink).
+	NoClone bool
+	// NoFlush leaves out the flush of the target at the end.
+	NoFlush bool
+	// Verify reads source and target again after the copy and compares them.
+	Verify bool
+	// Journal is the path of the file that records progress; empty: none. It is
+	// removed once the copy is complete.
+	Journal string
+	// Resume goes on where Journal says; without such a file the copy begins at 0.
+	Resume bool
+	// Checkpoint is the time between two records in the journal, each of
+	// which costs a flush of the target. Default 5 s.
+	Checkpoint time.Duration
+	// Grace is how long operations in flight may take after cancellation.
+	// Default 10 s.
+	Grace time.Duration
+	// Progress is called from one goroutine at a time, at most every
+	// ProgressEvery (default 100 ms), and at the end of each phase.
+	Progress      func(Progress)
+	ProgressEvery time.Duration
+}
+
+// Progress is the state of a copy, comparison or checksum.
+type Progress struct {
+	Phase string `json:"phase"` // "copy", "flush", "verify", "compare", "checksum"
+	Done  int64  `json:"done"`  // bytes of the disk dealt with, holes included
+	Total int64  `json:"total"`
+}
+
+const (
+	minRequest = 4 << 10
+	maxRequest = 64 << 20
+	maxDepth   = 1024
+	maxMemory  = 16 << 30
+)
+
+var (
+	errDepth  = fmt.Errorf("queue depth is not within 1 to %d", maxDepth)
+	errMemory = errors.New("queue depth times request size is beyond 16 GiB")
+)
+
+// complete checks the options and fills in the defaults.
+func (o Options) complete() (Options, error) {
+	o.RequestSize = orDefault(o.RequestSize, 1<<20)
+	o.QueueDepth = orDefault(o.QueueDepth, 16)
+	o.SparseSize = orDefault(o.SparseSize, 4096)
+	o.Checkpoint = orDefault(o.Checkpoint, 5*time.Second)
+	o.Grace = orDefault(o.Grace, 10*time.Second)
+	var err error
+	if o.Strategy, err = ParseStrategy(string(o.Strategy)); err != nil {
+		return o, err
+	}
+	if !powerOfTwo(o.RequestSize, minRequest, maxRequest) {
+		return o, fmt.Errorf("request size %d is not a power of two from 4 KiB to 64 MiB", o.RequestSize)
+	}
+	if o.QueueDepth < 1 || o.QueueDepth > maxDepth {
+		return o, errDepth
+	}
+	if o.SparseSize > 0 && !powerOfTwo(o.SparseSize, 512, o.RequestSize) {
+		return o, fmt.Errorf("sparse size %d is not a power of two from 512 to the request size", o.SparseSize)
+	}
+	if int64(o.QueueDepth)*o.RequestSize > maxMemory {
+		return o, errMemory
+	}
+	if o.Resume && o.Journal == "" {
+		return o, errors.New("a copy can only be resumed from a journal: name it")
+	}
+	return o, nil
+}
+
+func powerOfTwo[T int | int64](n, low, high T) bool { return n >= low && n <= high && n&(n-1) == 0 }
+
+func orDefault[T comparable](v, d T) T {
+	var zero T
+	if v == zero {
+		return d
+	}
+	return v
+}
