@@ -1,0 +1,319 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/nbd"
+)
+
+// How the reading side of a connection ends.
+var (
+	errDisconnect = errors.New("the client disconnected")
+	errDrained    = errors.New("the server ends")
+)
+
+// roundsAtOnce is how many times a connection's socket is read before others
+// get a turn.
+const roundsAtOnce = 256
+
+// conn is a connection in the transmission phase.
+//
+// At most one goroutine reads and serves it, the one that claimed it. Tasks run
+// beside that; each of them and the reader hold a reference, and the last to go
+// closes the connection.
+type conn struct {
+	s        *Server
+	exp      *export
+	peer     string
+	mode     nbd.Mode
+	flags    nbd.TransmissionFlags
+	allowed  [nbd.CmdBlockStatus + 1]nbd.CommandFlags
+	contexts []metaContext
+	ctx      context.Context
+	cancel   context.CancelFunc
+
+	t       transport
+	socket  *socket // t, when it is a plain socket
+	busy    atomic.Bool
+	refs    atomic.Int32
+	stalled atomic.Int64 // since when it waits for the client, Unix ns, or 0
+	slots   chan struct{}
+	out     output
+
+	// The reader's.
+	saved      [nbd.ExtendedRequestSize]byte // a part of a header
+	nsaved     int
+	dispatched bool // a task was started since the last wait
+	wrote      bool // inline, since the last look at the clock
+	slowUntil  time.Time
+	slow       bool // inline writes were seen to block
+	dataFrom   int64
+	dataTo     int64 // known not to be a hole
+	extents    [2]disk.Extent
+}
+
+// newConn begins the transmission phase. The connection belongs to the conn
+// unless there is an error.
+func (s *Server) newConn(a *agreement) (*conn, error) {
+	c := &conn{
+		s: s, exp: a.exp, peer: a.conn.RemoteAddr().String(), mode: a.mode, flags: a.flags, contexts: a.contexts,
+		slots: make(chan struct{}, s.cfg.Depth),
+	}
+	c.allowed = allowedFlags(a.mode, a.flags)
+	k, err := newSocket(a.conn, c)
+	switch {
+	case err == nil:
+		c.t, c.socket = k, k
+	case errors.Is(err, errors.ErrUnsupported):
+		c.t = &stream{conn: a.conn, stall: c}
+	default:
+		return nil, err
+	}
+	c.out.t = c.t
+	c.ctx, c.cancel = context.WithCancel(s.ctx)
+	c.refs.Store(1)
+	c.busy.Store(true)
+	s.mu.Lock()
+	s.conns[c] = struct{}{}
+	s.mu.Unlock()
+	return c, nil
+}
+
+// begin and end make conn a stall: they keep the time since when it waits for
+// its client.
+func (c *conn) begin() {
+	c.s.poll.ensureWaiter()
+	c.stalled.CompareAndSwap(0, time.Now().UnixNano())
+}
+
+func (c *conn) end() {
+	if c.stalled.Load() != 0 {
+		c.stalled.Store(0)
+	}
+}
+
+// first hands a new connection to the poller, or serves it where there is no
+// descriptor to poll.
+func (c *conn) first() {
+	if c.socket == nil {
+		c.runStream()
+		return
+	}
+	c.busy.Store(false)
+	if err := c.s.poll.add(c, c.socket.fd); err != nil && c.claim() {
+		c.finish(err)
+	} else if c.s.draining.Load() {
+		c.drain()
+	}
+}
+
+// claim makes the caller the reader of an idle connection.
+func (c *conn) claim() bool { return c.busy.CompareAndSwap(false, true) }
+
+// run serves a claimed connection until it is idle or ends.
+func (c *conn) run() {
+	for {
+		err := c.serve()
+		if err != errIdle {
+			c.finish(err)
+			return
+		}
+		fd := c.socket.fd
+		c.busy.Store(false)
+		if err := c.s.poll.arm(fd); err != nil && c.claim() {
+			c.finish(err)
+			return
+		}
+		if !c.s.draining.Load() || !c.claim() {
+			return
+		}
+	}
+}
+
+// runStream serves a stream until it ends. Between requests it holds no buffer.
+func (c *conn) runStream() {
+	t := c.t.(*stream)
+	for {
+		n, err := t.conn.Read(c.saved[c.nsaved:])
+		c.nsaved += n
+		if err == nil {
+			err = c.serve()
+		}
+		if t.idleOr(err) != errIdle || c.s.draining.Load() {
+			c.finish(err)
+			return
+		}
+	}
+}
+
+// serve handles what has arrived and what arrives soon after it. It fails with
+// errIdle when there is no more.
+func (c *conn) serve() error {
+	ws := c.s.mem.trySpace()
+	if ws == nil {
+		c.s.poll.ensureWaiter()
+		var err error
+		if ws, err = c.s.mem.takeSpace(c.ctx); err != nil {
+			return err
+		}
+	}
+	defer c.s.mem.putSpace(ws)
+	ws.w = copy(ws.in, c.saved[:c.nsaved])
+	c.nsaved = 0
+	err := c.rounds(ws)
+	if err == errIdle {
+		c.nsaved = copy(c.saved[:], ws.in[ws.r:ws.w])
+	}
+	return err
+}
+
+func (c *conn) rounds(ws *workspace) error {
+	hot := false
+	defer func() {
+		if hot {
+			c.s.hot.Add(1)
+		}
+	}()
+	for round := 0; ; round++ {
+		if round > 0 || c.socket != nil {
+			c.yield()
+			n, err := c.t.receive(ws.in[ws.w:])
+			if err == errIdle && c.s.draining.Load() {
+				return errDrained
+			}
+			if err != nil {
+				return err
+			}
+			ws.w += n
+		}
+		err := c.batch(ws)
+		if err != nil {
+			return err
+		}
+		if c.s.draining.Load() {
+			return errDrained
+		}
+		if !hot && c.socket != nil {
+			hot = c.mayWait()
+		}
+		if round >= roundsAtOnce || !hot && c.socket != nil {
+			return errIdle
+		}
+	}
+}
+
+// mayWait decides whether the reader waits in recv for what comes next.
+func (c *conn) mayWait() bool {
+	if c.s.hot.Add(-1) < 0 {
+		c.s.hot.Add(1)
+		return false
+	}
+	c.s.poll.ensureWaiter()
+	return true
+}
+
+// batch serves the requests in the workspace and sends the replies.
+func (c *conn) batch(ws *workspace) error {
+	start := time.Now()
+	if c.slow && start.After(c.slowUntil) {
+		c.slow = false
+	}
+	err := c.consume(ws)
+	if len(ws.out) > 0 {
+		if serr := c.out.flush(ws); err == nil {
+			err = serr
+		}
+	}
+	ws.w = copy(ws.in, ws.in[ws.r:ws.w])
+	ws.r = 0
+	c.watch(start)
+	return err
+}
+
+// consume decodes and serves the complete requests in the workspace.
+func (c *conn) consume(ws *workspace) error {
+	var r nbd.Request
+	for {
+		n, err := r.Decode(ws.in[ws.r:ws.w], c.mode)
+		if err == nbd.ErrShort {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		ws.r += n
+		if err := c.request(ws, &r); err != nil {
+			return err
+		}
+	}
+}
+
+// Inline writes block when the kernel throttles writers of dirty pages, which
+// it does in pauses of 10 to 200 ms. A batch that took longer than slowBatch
+// is taken for that, and writes go to workers for slowTime. Less is scheduling
+// noise, and harms no more than a switch to workers would.
+const (
+	slowBatch = 20 * time.Millisecond
+	slowTime  = time.Second
+)
+
+func (c *conn) watch(start time.Time) {
+	if c.wrote {
+		if now := time.Now(); now.Sub(start) > slowBatch {
+			c.slow, c.slowUntil = true, now.Add(slowTime)
+		}
+	}
+	c.wrote = false
+}
+
+// finish ends the reading side.
+func (c *conn) finish(err error) {
+	switch {
+	case err == errDisconnect, err == errDrained:
+	case c.t.gone() || err != io.EOF:
+		c.cancel()
+	}
+	if errors.Is(err, nbd.ErrMalformed) || errors.Is(err, errFlood) {
+		c.s.log.Warn("protocol error, disconnecting", "export", c.exp.Name, "client", c.peer, "error", err)
+		c.t.shut()
+	}
+	c.unref()
+}
+
+func (c *conn) unref() {
+	if c.refs.Add(-1) > 0 {
+		return
+	}
+	c.cancel()
+	if c.socket != nil {
+		c.s.poll.remove(c.socket.fd)
+	}
+	c.s.mu.Lock()
+	delete(c.s.conns, c)
+	c.s.mu.Unlock()
+	c.t.close(c.s.draining.Load())
+	c.s.ended()
+}
+
+// drain makes the reader end once it has served what has arrived.
+func (c *conn) drain() {
+	if c.socket == nil {
+		_ = c.t.(*stream).conn.SetReadDeadline(time.Now())
+		return
+	}
+	if c.claim() {
+		go c.run() // it is waited for as an open connection
+	}
+}
+
+// kill ends the connection as it is. The caller holds Server.mu, under which the
+// connection is not closed.
+func (c *conn) kill() {
+	c.cancel()
+	c.t.shut()
+}

@@ -1,0 +1,125 @@
+package server
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// Sizes of buffers. A workspace belongs to whoever serves a connection for as
+// long as its socket has requests; pieces carry the data of large requests.
+const (
+	inlineMax  = 64 << 10               // larger data is not copied through a workspace
+	inSize     = inlineMax + 64<<10     // a whole inline write, and a batch of others
+	outSize    = flushAt + inlineMax    // what is coalesced, and room for one more
+	flushAt    = 192 << 10              // about what a unix socket takes at once
+	headRoom   = 64                     // for a header before inline data
+	pieceSmall = inlineMax              // sizes of pieces
+	pieceLarge = 1 << 20                //
+	spaceCost  = inSize + outSize + 512 //
+)
+
+// stallLimit is how long a client may make others wait for memory.
+const stallLimit = 5 * time.Second
+
+// workspace is what serving a connection takes. in[r:w] has arrived and is not
+// yet decoded; out holds replies that have not left.
+type workspace struct {
+	in   []byte
+	r, w int
+	out  []byte
+}
+
+// memory is the budget of all connections. Workspaces and pieces are budgeted
+// apart, because who holds a workspace may wait for a piece; who holds a piece
+// waits for the disk and for its client only.
+type memory struct {
+	spaces, pieces *semaphore.Weighted
+	spacePool      sync.Pool
+	small, large   sync.Pool
+	starved        func() // called while somebody waits
+}
+
+func newMemory(limit int64) *memory {
+	limit = max(limit, 8<<20)
+	m := &memory{
+		spaces: semaphore.NewWeighted(limit / 2 / spaceCost),
+		pieces: semaphore.NewWeighted(limit / 2),
+	}
+	m.spacePool.New = func() any {
+		return &workspace{in: make([]byte, inSize), out: make([]byte, 0, outSize+headRoom)}
+	}
+	m.small.New = func() any { b := make([]byte, pieceHead+pieceSmall); return &b }
+	m.large.New = func() any { b := make([]byte, pieceHead+pieceLarge); return &b }
+	return m
+}
+
+// wait takes n from sem, asking for stalled clients to be cut while it has to wait.
+func (m *memory) wait(ctx context.Context, sem *semaphore.Weighted, n int64) error {
+	if sem.TryAcquire(n) {
+		return nil
+	}
+	tick := time.NewTicker(stallLimit / 5)
+	defer tick.Stop()
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-tick.C:
+				m.starved()
+			case <-stop:
+				return
+			}
+		}
+	})
+	err := sem.Acquire(ctx, n)
+	close(stop)
+	wg.Wait()
+	return err
+}
+
+func (m *memory) takeSpace(ctx context.Context) (*workspace, error) {
+	if err := m.wait(ctx, m.spaces, 1); err != nil {
+		return nil, err
+	}
+	return m.spacePool.Get().(*workspace), nil
+}
+
+// trySpace is takeSpace for those who may not wait; nil when there is none.
+func (m *memory) trySpace() *workspace {
+	if !m.spaces.TryAcquire(1) {
+		return nil
+	}
+	return m.spacePool.Get().(*workspace)
+}
+
+func (m *memory) putSpace(ws *workspace) {
+	ws.r, ws.w, ws.out = 0, 0, ws.out[:0]
+	m.spacePool.Put(ws)
+	m.spaces.Release(1)
+}
+
+// takePiece returns a buffer with room for n bytes, or for pieceLarge if n is
+// more, behind pieceHead.
+func (m *memory) takePiece(ctx context.Context, n int) (*[]byte, error) {
+	pool, size := &m.small, int64(pieceHead+pieceSmall)
+	if n > pieceSmall {
+		pool, size = &m.large, pieceHead+pieceLarge
+	}
+	if err := m.wait(ctx, m.pieces, size); err != nil {
+		return nil, err
+	}
+	return pool.Get().(*[]byte), nil
+}
+
+func (m *memory) putPiece(p *[]byte) {
+	pool := &m.small
+	if len(*p) > pieceHead+pieceSmall {
+		pool = &m.large
+	}
+	pool.Put(p)
+	m.pieces.Release(int64(len(*p)))
+}

@@ -1,0 +1,253 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/nbd"
+)
+
+// read serves a READ in the reader where that does not block, or starts a task.
+func (c *conn) read(ws *workspace, r *nbd.Request) error {
+	n := int(r.Length)
+	switch {
+	case n == 0:
+		return c.answer(ws, r, nbd.OK, "")
+	case n > inlineMax:
+		return c.readLarge(ws, r)
+	}
+	head := c.mode.DataHeaderSize()
+	if err := c.room(ws, head+n); err != nil {
+		return err
+	}
+	at := len(ws.out)
+	err := c.exp.Disk.TryRead(ws.out[at+head:at+head+n], int64(r.Offset))
+	switch {
+	case err == nil:
+		c.exp.count(r)
+		ws.out = c.appendHeader(ws.out, r, nbd.ChunkDone, r.Offset, n)[:at+head+n]
+		return nil
+	case err == disk.ErrWouldBlock:
+		return c.start(ws, c.newTask(r))
+	}
+	c.exp.count(r)
+	e, text := c.diskError(r, err, 0)
+	return c.answer(ws, r, e, text)
+}
+
+// probeSize is the end of a range that stands for all of it when asking
+// whether it is in the page cache.
+const probeSize = 4096
+
+// readLarge sends the data by sendfile where it comes from a file's page cache,
+// without a hole worth telling the client; a task reads the rest.
+func (c *conn) readLarge(ws *workspace, r *nbd.Request) error {
+	if c.socket == nil || c.mayHaveHoles(r) {
+		return c.start(ws, c.newTask(r))
+	}
+	off, n := int64(r.Offset), int64(r.Length)
+	fr, ok := c.exp.Disk.FileRange(off, n, false)
+	if !ok || fr.Len < n {
+		if ok {
+			fr.Release()
+		}
+		return c.start(ws, c.newTask(r))
+	}
+	defer fr.Release()
+	fr.Len = n
+	if err := c.room(ws, probeSize+headRoom); err != nil {
+		return err
+	}
+	at := len(ws.out)
+	if c.exp.Disk.TryRead(ws.out[at:at+probeSize], off+n-probeSize) != nil {
+		return c.start(ws, c.newTask(r))
+	}
+	c.exp.count(r)
+	return c.readFile(ws, r, fr)
+}
+
+// readFile answers from a file. A structured reply ends with a chunk of its
+// own, since the file may fail while its data is on the way.
+func (c *conn) readFile(ws *workspace, r *nbd.Request, fr disk.FileRange) error {
+	n := int(r.Length)
+	ws.out = c.appendHeader(ws.out, r, 0, r.Offset, n)
+	sent, err := c.out.file(c.socket, ws, fr)
+	if sent < fr.Len {
+		return c.readBroken(ws, r, int64(n)-sent, err)
+	}
+	if c.mode == nbd.Simple {
+		return nil
+	}
+	to := c.to(r)
+	ws.out = to.AppendNone(ws.out)
+	return nil
+}
+
+// readBroken ends a reply whose last missing bytes cannot be had: structured
+// replies are padded and then say so; a simple one cannot.
+func (c *conn) readBroken(ws *workspace, r *nbd.Request, missing int64, err error) error {
+	e, text := c.diskError(r, err, 0)
+	if c.mode == nbd.Simple {
+		err = fmt.Errorf("cannot finish the reply to a READ: %w", err)
+		c.out.fail(err)
+		return err
+	}
+	for missing > 0 {
+		if err := c.room(ws, inlineMax); err != nil {
+			return err
+		}
+		part := min(missing, inlineMax)
+		at := len(ws.out)
+		ws.out = ws.out[:at+int(part)]
+		clear(ws.out[at:])
+		missing -= part
+	}
+	return c.answer(ws, r, e, text)
+}
+
+// mayHaveHoles reports whether the reply should be in data and hole chunks. The
+// extent of data found last is remembered: it can only turn into a hole, which
+// reads as zeros all the same.
+func (c *conn) mayHaveHoles(r *nbd.Request) bool {
+	if !c.sparse(r) {
+		return false
+	}
+	off, n := int64(r.Offset), int64(r.Length)
+	if c.dataFrom <= off && off+n <= c.dataTo {
+		return false
+	}
+	x, err := c.exp.Disk.Extents(c.ctx, disk.Allocation, off, n, c.extents[:0])
+	if err != nil || x[0].Flags&disk.ExtentZero != 0 || x[0].Len < n {
+		return true
+	}
+	c.dataFrom, c.dataTo = off, off+x[0].Len
+	return false
+}
+
+// sparse reports whether hole chunks may be sent.
+func (c *conn) sparse(r *nbd.Request) bool {
+	if c.mode < nbd.Structured || r.Flags&nbd.CmdFlagDF != 0 {
+		return false
+	}
+	info := c.exp.Disk.Info()
+	return info.HasMap(disk.Allocation)
+}
+
+// runRead is a READ on a worker.
+func (t *task) runRead() {
+	c := t.c
+	piece, err := c.s.mem.takePiece(c.ctx, int(t.r.Length))
+	if err != nil {
+		t.fail(err)
+		return
+	}
+	defer c.s.mem.putPiece(piece)
+	switch {
+	case c.mode == nbd.Simple:
+		t.readSimple(*piece)
+	case t.r.Length > inlineMax && c.sparse(&t.r):
+		t.readSparse(*piece)
+	default:
+		_ = t.readChunks(*piece, int64(t.r.Offset), int64(t.r.Length), true)
+	}
+}
+
+// readSimple reads up to a piece before the header leaves, so that most errors
+// can be told; later ones cost the connection.
+func (t *task) readSimple(piece []byte) {
+	c, off, n := t.c, int64(t.r.Offset), int64(t.r.Length)
+	part := min(n, pieceLarge)
+	if err := c.exp.Disk.ReadAt(c.ctx, piece[pieceHead:pieceHead+part], off); err != nil {
+		t.fail(err)
+		return
+	}
+	c.exp.count(&t.r)
+	from := pieceHead - c.mode.DataHeaderSize()
+	c.appendHeader(piece[from:from], &t.r, 0, 0, 0)
+	if part == n {
+		_ = c.out.putData(piece[from : pieceHead+part])
+		return
+	}
+	c.out.send.Lock()
+	defer c.out.sweep()
+	defer c.out.send.Unlock()
+	err := c.out.write(piece[from : pieceHead+part])
+	for err == nil {
+		if off, n = off+part, n-part; n == 0 {
+			return
+		}
+		part = min(n, pieceLarge)
+		if err = c.exp.Disk.ReadAt(c.ctx, piece[:part], off); err == nil {
+			err = c.out.write(piece[:part])
+		}
+	}
+	_, _ = c.diskError(&t.r, err, 0)
+	c.out.fail(err)
+}
+
+var errAnswered = errors.New("an error was answered")
+
+// readChunks sends [off, off+n) as data chunks; last marks the end of the reply.
+func (t *task) readChunks(piece []byte, off, n int64, last bool) error {
+	c := t.c
+	for n > 0 {
+		part := min(n, pieceLarge)
+		if err := c.exp.Disk.ReadAt(c.ctx, piece[pieceHead:pieceHead+part], off); err != nil {
+			t.fail(err)
+			return errAnswered
+		}
+		var f nbd.ChunkFlags
+		if last && part == n {
+			f = nbd.ChunkDone
+			c.exp.count(&t.r)
+		}
+		from := pieceHead - c.mode.DataHeaderSize()
+		c.appendHeader(piece[from:from], &t.r, f, uint64(off), int(part))
+		if err := c.out.putData(piece[from : pieceHead+part]); err != nil {
+			return err
+		}
+		off, n = off+part, n-part
+	}
+	return nil
+}
+
+// readSparse sends holes as such. Zeroes between data that are shorter than
+// holeMin go as data.
+func (t *task) readSparse(piece []byte) {
+	const holeMin = 4096
+	c, off, end := t.c, int64(t.r.Offset), int64(t.r.Offset+t.r.Length)
+	var dst [16]disk.Extent
+	data := off // from here to off is data not yet sent
+	for off < end {
+		x, err := c.exp.Disk.Extents(c.ctx, disk.Allocation, off, end-off, dst[:0])
+		if err != nil {
+			x = append(dst[:0], disk.Extent{Len: end - off})
+		}
+		for _, e := range x {
+			n := min(e.Len, end-off)
+			if e.Flags&disk.ExtentZero != 0 && n >= holeMin {
+				if t.readChunks(piece, data, off-data, false) != nil {
+					return
+				}
+				t.sendHole(off, n, off+n == end)
+				data = off + n
+			}
+			if off += n; off == end {
+				break
+			}
+		}
+	}
+	_ = t.readChunks(piece, data, off-data, true)
+}
+
+func (t *task) sendHole(off, n int64, last bool) {
+	var f nbd.ChunkFlags
+	if last {
+		f = nbd.ChunkDone
+		t.c.exp.count(&t.r)
+	}
+	to := t.c.to(&t.r)
+	t.scratch = to.AppendHole(t.scratch[:0], f, uint64(off), uint32(n))
+	t.c.out.put(t.scratch)
+}
