@@ -162,6 +162,7 @@ func (f *File) TryRead(p []byte, off int64) error {
 // inline is what an open file has learned of I/O that does not wait.
 type inline struct {
 	writesPlain   atomic.Bool // RWF_NOWAIT writes are refused, as by ext4 and tmpfs
+	noWaitWrites  atomic.Bool // RWF_NOWAIT writes are known to be accepted
 	noWaitRefused atomic.Bool // RWF_NOWAIT reads are refused
 }
 
@@ -174,18 +175,19 @@ func (f *File) TryWrite(p []byte, off int64, fl disk.Flags) error {
 	}
 	f.changing()
 	defer f.changed()
-	if !f.writesPlain.Load() {
-		n, err := uring.Pwrite2(f.fd, p, off, unix.RWF_NOWAIT)
-		if err == nil && n == len(p) {
-			return nil
-		}
-		if err != unix.EOPNOTSUPP {
-			// Perhaps a part is written; the caller writes all of it again.
-			return disk.ErrWouldBlock
-		}
-		f.writesPlain.Store(true)
+	if f.writesPlain.Load() {
+		return writeFull(f.fd, p, off, 0)
 	}
-	return writeFull(f.fd, p, off, 0)
+	n, err := uring.Pwrite2(f.fd, p, off, unix.RWF_NOWAIT)
+	if err == nil && n == len(p) {
+		return nil
+	}
+	if err == unix.EOPNOTSUPP {
+		f.writesPlain.Store(true)
+		return writeFull(f.fd, p, off, 0)
+	}
+	// Perhaps a part is written; the caller writes all of it again.
+	return disk.ErrWouldBlock
 }
 
 // FileRange lends the file itself. Past the page cache there is nothing to

@@ -48,7 +48,9 @@ type ringQueue struct {
 	events  []uring.Completion
 	watches []watch
 	workers workers
-	owned   bool // the owner's goroutine is locked to its thread
+	ready   []*slot // done inside Submit
+	patience
+	owned bool // the owner's goroutine is locked to its thread
 
 	wakeOn <-chan struct{} // the Done channel that wakes the ring
 	unwake func() bool
@@ -76,7 +78,7 @@ func newRingQueue(f *File, depth int) (*ringQueue, error) {
 		return nil, err
 	}
 	q := &ringQueue{f: f, ring: ring, target: uring.Target{FD: 0, Fixed: true},
-		slots: make([]slot, depth), free: make([]uint32, depth), events: make([]uring.Completion, min(depth+8, 256))}
+		slots: make([]slot, depth), ready: make([]*slot, 0, depth), free: make([]uint32, depth), events: make([]uring.Completion, min(depth+8, 256))}
 	for i := range q.slots {
 		q.slots[i].index = uint32(i)
 		q.free[i] = uint32(depth - 1 - i)
@@ -152,7 +154,11 @@ func (q *ringQueue) Submit(ops []disk.Op) (int, error) {
 // start gives an operation to the ring or to the workers; false means that the
 // ring is full.
 func (q *ringQueue) start(s *slot) bool {
-	if !q.suits(s) {
+	switch {
+	case q.atOnce(s):
+		q.ready = append(q.ready, s)
+		return true
+	case !q.suits(s):
 		q.workers.do(s)
 		return true
 	}
@@ -177,7 +183,7 @@ func (q *ringQueue) suits(s *slot) bool {
 		}
 		return q.f.alignedVec(s.Vec, s.Len) && !(s.Kind == disk.Write && q.f.nearTail(s.Off, s.Len))
 	case disk.Flush:
-		return q.f.opts.Cache != Unsafe
+		return true
 	}
 	return false
 }
@@ -245,6 +251,12 @@ func (q *ringQueue) collect(dst []disk.Completion) (int, error) {
 				n++
 			}
 		}
+	}
+	for n < len(dst) && len(q.ready) > 0 {
+		s := q.ready[len(q.ready)-1]
+		q.ready = q.ready[:len(q.ready)-1]
+		dst[n] = q.finish(s, s.err)
+		n++
 	}
 	for n < len(dst) {
 		s, ok := q.workers.finished()
