@@ -1,0 +1,297 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"sort"
+	"strconv"
+	"strings"
+)
+
+// Config holds the settings that hosts use, under the names of the ini files.
+// Times are seconds, sizes bytes.
+type Config struct {
+	Daemon      DaemonConfig  `ini:"daemon"`
+	TLS         TLSConfig     `ini:"tls"`
+	BackendFile BackendConfig `ini:"backend_file"`
+	BackendHTTP BackendConfig `ini:"backend_http"`
+	BackendNBD  BackendConfig `ini:"backend_nbd"`
+	Remote      RemoteConfig  `ini:"remote"`
+	Local       LocalConfig   `ini:"local"`
+	Control     ControlConfig `ini:"control"`
+	NBD         NBDConfig     `ini:"nbd"`
+	Log         LogConfig     `ini:"-"`
+}
+
+// DaemonConfig is [daemon].
+type DaemonConfig struct {
+	PollInterval      float64 `ini:"poll_interval"`
+	BufferSize        int     `ini:"buffer_size"`
+	MaxConnections    int     `ini:"max_connections"`
+	InactivityTimeout int     `ini:"inactivity_timeout"`
+	RunDir            string  `ini:"run_dir"`
+	DropPrivileges    bool    `ini:"drop_privileges"`
+	UserName          string  `ini:"user_name"`
+	GroupName         string  `ini:"group_name"`
+	SystemdEnable     bool    `ini:"systemd_enable"`
+	// Extensions false gives exactly the original's API.
+	Extensions bool `ini:"extensions"`
+	// LogFormat is "text" (the original's lines) or "json".
+	LogFormat string `ini:"log_format"`
+}
+
+// TLSConfig is [tls].
+type TLSConfig struct {
+	Enable   bool   `ini:"enable"`
+	KeyFile  string `ini:"key_file"`
+	CertFile string `ini:"cert_file"`
+	CAFile   string `ini:"ca_file"`
+	// EnableTLS11 is read and refused at start: TLS 1.2 is the minimum.
+	EnableTLS11 bool `ini:"enable_tls1_1"`
+}
+
+// BackendConfig is [backend_file], [backend_http] or [backend_nbd].
+type BackendConfig struct {
+	BufferSize int    `ini:"buffer_size"`
+	CAFile     string `ini:"ca_file"`
+}
+
+// RemoteConfig is [remote].
+type RemoteConfig struct {
+	Host string `ini:"host"`
+	Port int    `ini:"port"`
+}
+
+// LocalConfig is [local]; a socket that begins with NUL or @ is abstract.
+type LocalConfig struct {
+	Enable bool   `ini:"enable"`
+	Socket string `ini:"socket"`
+}
+
+// ControlConfig is [control].
+type ControlConfig struct {
+	Enable        bool    `ini:"enable"`
+	Transport     string  `ini:"transport"`
+	Socket        string  `ini:"socket"`
+	Port          int     `ini:"port"`
+	PreferIPv4    bool    `ini:"prefer_ipv4"`
+	RemoveTimeout float64 `ini:"remove_timeout"`
+}
+
+// NBDConfig is [nbd], an extension: tickets are also exports of an NBD server at
+// this address (unix:PATH or HOST:PORT; empty: none). TLS is as in [tls].
+type NBDConfig struct {
+	Address string `ini:"address"`
+}
+
+// LogConfig is gathered from the [logger_root] and [handler_…] sections.
+type LogConfig struct {
+	Level       string // DEBUG, INFO, WARNING, ERROR
+	File        string // empty: standard error
+	MaxBytes    int64  // rotate the file beyond this; 0: never
+	BackupCount int    // rotated files to keep
+}
+
+// DefaultConfig returns the original's defaults, with the extensions on.
+func DefaultConfig() *Config {
+	buffer := BackendConfig{BufferSize: 8 << 20}
+	return &Config{
+		Daemon: DaemonConfig{PollInterval: 1, MaxConnections: 8, InactivityTimeout: 60,
+			RunDir: "/run/ovirt-imageio", DropPrivileges: true, UserName: "ovirtimg",
+			GroupName: "ovirtimg", SystemdEnable: true, Extensions: true, LogFormat: "text"},
+		TLS:         TLSConfig{Enable: true},
+		BackendFile: buffer, BackendHTTP: buffer, BackendNBD: buffer,
+		Remote:  RemoteConfig{Host: "::", Port: 54322},
+		Local:   LocalConfig{Enable: true, Socket: "\x00/org/ovirt/imageio"},
+		Control: ControlConfig{Enable: true, Transport: "unix", Socket: "/run/ovirt-imageio/sock", Port: -1, PreferIPv4: true, RemoveTimeout: 60},
+		Log:     LogConfig{Level: "INFO", File: "/var/log/ovirt-imageio/daemon.log", MaxBytes: 20 << 20, BackupCount: 10},
+	}
+}
+
+// vendorDir may override an application's defaults.
+const vendorDir = "/usr/lib/ovirt-imageio"
+
+// LoadConfig reads DIR/conf.d/*.conf and the vendor's, in order of their file
+// names; later files win. Unknown sections and keys are tolerated. No file in
+// DIR is an error.
+func LoadConfig(dir string) (*Config, error) {
+	pattern := filepath.Join(dir, "conf.d", "*.conf")
+	files, err := filepath.Glob(pattern)
+	if err != nil || len(files) == 0 {
+		return nil, fmt.Errorf("no configuration file matches %s: create one, or name another directory by --conf-dir", pattern)
+	}
+	vendor, _ := filepath.Glob(filepath.Join(vendorDir, "conf.d", "*.conf"))
+	files = append(files, vendor...)
+	sort.SliceStable(files, func(i, j int) bool { return filepath.Base(files[i]) < filepath.Base(files[j]) })
+	merged := iniFile{}
+	for _, name := range files {
+		if err := readINI(name, merged); err != nil {
+			return nil, fmt.Errorf("read configuration: %w", err)
+		}
+	}
+	cfg := DefaultConfig()
+	if err := merged.apply(reflect.ValueOf(cfg).Elem()); err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	if err := merged.applyLog(&cfg.Log); err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	return cfg, cfg.Check()
+}
+
+func readINI(name string, into iniFile) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return parseINI(f, name, into)
+}
+
+// apply fills the sections of a Config.
+func (ini iniFile) apply(cfg reflect.Value) error {
+	for i := range cfg.NumField() {
+		values := ini[cfg.Type().Field(i).Tag.Get("ini")]
+		section := cfg.Field(i)
+		for j := range section.NumField() {
+			v, ok := values[section.Type().Field(j).Tag.Get("ini")]
+			if !ok {
+				continue
+			}
+			if err := v.set(section.Field(j)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (v iniValue) set(field reflect.Value) (err error) {
+	switch field.Kind() {
+	case reflect.String:
+		field.SetString(strings.ReplaceAll(v.text, `\0`, "\x00"))
+	case reflect.Bool:
+		var b bool
+		b, err = parseBool(v.text)
+		field.SetBool(b)
+	case reflect.Int:
+		var n int
+		n, err = strconv.Atoi(v.text)
+		field.SetInt(int64(n))
+	case reflect.Float64:
+		var f float64
+		f, err = strconv.ParseFloat(v.text, 64)
+		field.SetFloat(f)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %q is no %s", v.where, v.text, field.Kind())
+	}
+	return nil
+}
+
+func parseBool(s string) (bool, error) {
+	switch strings.ToLower(s) {
+	case "true", "yes", "1", "on":
+		return true, nil
+	case "false", "no", "0", "off":
+		return false, nil
+	}
+	return false, errors.New("not a boolean")
+}
+
+// applyLog understands as much of Python's logging configuration as the shipped
+// files use: the root logger's level and its first handler, a file (with
+// rotation) or standard error.
+func (ini iniFile) applyLog(log *LogConfig) error {
+	root := ini["logger_root"]
+	if level, ok := root["level"]; ok {
+		log.Level = strings.ToUpper(level.text)
+		if _, ok := logLevels[log.Level]; !ok {
+			return fmt.Errorf("%s: unknown level %q: use DEBUG, INFO, WARNING or ERROR", level.where, level.text)
+		}
+	}
+	name := "logfile"
+	if h, ok := root["handlers"]; ok {
+		name, _, _ = strings.Cut(h.text, ",")
+		name = strings.TrimSpace(name)
+	}
+	handler := ini["handler_"+name]
+	if class := handler["class"].text; name == "stderr" || strings.HasSuffix(class, "StreamHandler") {
+		log.File = ""
+		return nil
+	}
+	if args, ok := handler["args"]; ok {
+		if log.File = firstQuoted(args.text); log.File == "" {
+			return fmt.Errorf("%s: no file name in %q", args.where, args.text)
+		}
+	}
+	if kwargs := handler["kwargs"].text; kwargs != "" {
+		log.MaxBytes = numberAfter(kwargs, "maxBytes", log.MaxBytes)
+		log.BackupCount = int(numberAfter(kwargs, "backupCount", int64(log.BackupCount)))
+	}
+	return nil
+}
+
+func firstQuoted(s string) string {
+	at := strings.IndexAny(s, `"'`)
+	if at < 0 {
+		return ""
+	}
+	rest := s[at+1:]
+	end := strings.IndexByte(rest, s[at])
+	if end < 0 {
+		return ""
+	}
+	return rest[:end]
+}
+
+func numberAfter(s, key string, fallback int64) int64 {
+	_, rest, ok := strings.Cut(s, key)
+	if !ok {
+		return fallback
+	}
+	digits := strings.TrimLeft(rest, `"': `)
+	end := strings.IndexFunc(digits, func(r rune) bool { return r < '0' || r > '9' })
+	if end < 0 {
+		end = len(digits)
+	}
+	if n, err := strconv.ParseInt(digits[:end], 10, 64); err == nil {
+		return n
+	}
+	return fallback
+}
+
+// Check refuses settings that cannot work.
+func (c *Config) Check() error {
+	port := func(key string, n int) error {
+		if n < 0 || n >= 0xffff {
+			return fmt.Errorf("invalid configuration: %s = %d is no port", key, n)
+		}
+		return nil
+	}
+	if err := port("remote.port", c.Remote.Port); err != nil {
+		return err
+	}
+	switch strings.ToLower(c.Control.Transport) {
+	case "unix":
+	case "tcp":
+		if err := port("control.port", c.Control.Port); c.Control.Enable && err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("invalid configuration: control.transport = %s: use unix or tcp", c.Control.Transport)
+	}
+	if c.TLS.Enable && (c.TLS.KeyFile == "" || c.TLS.CertFile == "") {
+		return fmt.Errorf("TLS is enabled in [tls], but key_file = %q and cert_file = %q: name both, or set enable = false", c.TLS.KeyFile, c.TLS.CertFile)
+	}
+	if c.Daemon.MaxConnections < 1 {
+		return fmt.Errorf("invalid configuration: daemon.max_connections = %d: use 1 or more", c.Daemon.MaxConnections)
+	}
+	if f := c.Daemon.LogFormat; f != "text" && f != "json" {
+		return fmt.Errorf("invalid configuration: daemon.log_format = %s: use text or json", f)
+	}
+	return nil
+}

@@ -1,0 +1,236 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vmdisk/vmdisk/disk"
+)
+
+// unauthorizedTimeout bounds each receive and send of a connection that has
+// shown no valid ticket yet; then the ticket's inactivity_timeout does.
+const unauthorizedTimeout = 60 * time.Second
+
+// lingerTime is how long a server goes on reading the body that it refused, so
+// that a client in the middle of sending reads the answer instead of a reset.
+const lingerTime = 5 * time.Second
+
+// conn is one client's connection; its methods run on its goroutine alone,
+// interrupt excepted.
+type conn struct {
+	id       uint64
+	svc      *service
+	io       *timedConn
+	plain    syscall.RawConn // nil under TLS
+	reader   *bufio.Reader
+	client   string
+	ctx      context.Context
+	attached map[*Ticket]*disk.Disk
+	clock    clock
+}
+
+// timedConn gives every receive and send its own time limit.
+type timedConn struct {
+	net.Conn
+	timeout     time.Duration
+	interrupted atomic.Bool
+}
+
+var errInterrupted = errors.New("interrupted")
+
+func (c *timedConn) Read(p []byte) (int, error) {
+	c.SetReadDeadline(time.Now().Add(c.timeout))
+	if c.interrupted.Load() {
+		return 0, errInterrupted
+	}
+	return c.Conn.Read(p)
+}
+
+func (c *timedConn) Write(p []byte) (int, error) {
+	c.SetWriteDeadline(time.Now().Add(c.timeout))
+	return c.Conn.Write(p)
+}
+
+// interrupt ends a Read that is waiting, from another goroutine.
+func (c *timedConn) interrupt() {
+	c.interrupted.Store(true)
+	c.SetReadDeadline(time.Unix(1, 0))
+}
+
+func (c *conn) serve() {
+	c.clock.start("connection")
+	c.svc.log.info("http", "OPEN connection=%d client=%s", c.id, c.client)
+	for c.serveOne() {
+	}
+	for t := range c.attached {
+		if err := t.detach(c.id); err != nil {
+			c.svc.log.error("http", "closing the image of transfer %s: %v", t.spec.TransferID, err)
+		}
+	}
+	c.io.Close()
+	c.clock.stop("connection")
+	c.svc.log.info("http", "CLOSE connection=%d client=%s %s", c.id, c.client, c.clock.String())
+}
+
+// serveOne serves one request and reports whether the connection goes on.
+func (c *conn) serveOne() bool {
+	req, err := readRequest(c.reader)
+	var bad *httpError
+	if err != nil && !errors.As(err, &bad) {
+		if errors.Is(err, os.ErrDeadlineExceeded) && !c.io.interrupted.Load() {
+			c.svc.log.warn("http", "Timeout reading or writing to socket: connection=%d client=%s", c.id, c.client)
+		}
+		return false
+	}
+	if !c.svc.enter() {
+		return false
+	}
+	defer c.svc.leave()
+	w := &response{c: c, status: 200}
+	if bad == nil {
+		w.close = !req.keepAlive()
+		req.body.onRead = c.continueHook(req)
+		err = c.svc.dispatch(c, req, w)
+	}
+	return c.finish(req, w, err)
+}
+
+// continueHook answers "Expect: 100-continue" when the body is wanted.
+func (c *conn) continueHook(req *request) func() error {
+	if req.minor == 0 || req.header["expect"] != "100-continue" {
+		return nil
+	}
+	return func() error {
+		_, err := io.WriteString(c.io, "HTTP/1.1 100 Continue\r\n\r\n")
+		return err
+	}
+}
+
+// finish answers an error, and decides whether the stream of requests is still
+// in step.
+func (c *conn) finish(req *request, w *response, err error) bool {
+	if err == nil && !w.started {
+		err = w.send(nil)
+	} else if err != nil && !w.started {
+		e := c.svc.explain(err)
+		unread := req == nil || !req.body.done()
+		w.close = w.close || e.close || unread
+		err = w.sendError(e)
+		if unread && err == nil {
+			c.linger(req)
+		}
+		return err == nil && !w.close
+	}
+	if err != nil {
+		c.svc.log.warn("http", "Request aborted after starting response: connection=%d: %v", c.id, err)
+		return false
+	}
+	return !w.close && req.body.done() && !c.svc.stopping()
+}
+
+// linger reads on, and drops, what a refused request still sends.
+func (c *conn) linger(req *request) {
+	c.SetLimit(lingerTime)
+	deadline := time.Now().Add(lingerTime)
+	buf := make([]byte, 64<<10)
+	for time.Now().Before(deadline) {
+		if req != nil && req.body.done() {
+			return
+		}
+		var err error
+		if req == nil {
+			_, err = c.reader.Read(buf)
+		} else {
+			_, err = req.body.Read(buf)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// SetLimit sets the time limit of each receive and send from here on.
+func (c *conn) SetLimit(d time.Duration) { c.io.timeout = d }
+
+// image authorizes op on the ticket with this id and returns the ticket and its
+// disk, open for this connection.
+func (c *conn) image(id, op string) (*Ticket, *disk.Disk, error) {
+	t, err := c.svc.tickets.authorize(id, op)
+	if err != nil {
+		return nil, nil, err
+	}
+	d, ok := c.attached[t]
+	if ok && t.attachedBy(c.id) {
+		return t, d, nil
+	}
+	if d, err = t.attach(c.ctx, c.id); err != nil {
+		return nil, nil, err
+	}
+	c.attached[t] = d
+	c.SetLimit(seconds(max(t.spec.InactivityTimeout, 1)))
+	return t, d, nil
+}
+
+// run is Ticket.run with the connection's reads interrupted when the ticket is
+// canceled.
+func (c *conn) run(t *Ticket, name string, off int64, f func(ctx context.Context, op *operation) error) error {
+	return t.run(c.ctx, off, func(ctx context.Context, op *operation) error {
+		stop := context.AfterFunc(ctx, c.io.interrupt)
+		defer stop()
+		start := time.Now()
+		err := f(ctx, op)
+		c.clock.add(name, time.Since(start), op.done.Load())
+		c.svc.metrics.count(name, time.Since(start), op.done.Load(), err)
+		return err
+	})
+}
+
+// sendFile sends n bytes of the file from off without copying them through
+// user space. It fails with errors.ErrUnsupported, having sent nothing, where
+// the kernel will not.
+func (c *conn) sendFile(fd int, off, n int64, done *atomic.Int64) error {
+	sent := false
+	for n > 0 {
+		c.io.SetWriteDeadline(time.Now().Add(c.io.timeout))
+		var got int
+		var err error
+		// At most 2 MiB a call, so that progress and the time limit stay fine.
+		if werr := c.plain.Write(func(sock uintptr) bool {
+			got, err = unix.Sendfile(int(sock), fd, &off, int(min(n, 2<<20)))
+			return err != unix.EAGAIN
+		}); werr != nil {
+			return werr
+		}
+		switch {
+		case err == unix.EINTR:
+			continue
+		case !sent && (err == unix.EINVAL || err == unix.ENOSYS):
+			return errors.ErrUnsupported
+		case err != nil:
+			return fmt.Errorf("sendfile: %w", err)
+		case got == 0:
+			return fmt.Errorf("sendfile at offset %d: %w", off, io.ErrUnexpectedEOF)
+		}
+		sent = true
+		n -= int64(got)
+		done.Add(int64(got))
+	}
+	return nil
+}
+
+// bufferSize is the piece in which images are received and sent: two of them
+// per transfer keep storage and socket busy at once, in 1 MiB.
+const bufferSize = 512 << 10
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}

@@ -1,0 +1,233 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+)
+
+// logLevels are the names that the ini files use.
+var logLevels = map[string]slog.Level{
+	"DEBUG": slog.LevelDebug, "INFO": slog.LevelInfo, "WARNING": slog.LevelWarn,
+	"WARN": slog.LevelWarn, "ERROR": slog.LevelError, "CRITICAL": slog.LevelError + 4,
+}
+
+// logger writes the daemon's log: the original's line per request, which people
+// grep and count, or JSON.
+type logger struct{ s *slog.Logger }
+
+func newLogger(cfg *Config, w io.Writer) *logger {
+	level := logLevels[cfg.Log.Level]
+	if cfg.Daemon.LogFormat == "json" {
+		return &logger{slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))}
+	}
+	return &logger{slog.New(&lineHandler{level: level, w: w})}
+}
+
+func (l *logger) log(level slog.Level, part, format string, args ...any) {
+	if !l.s.Enabled(context.Background(), level) {
+		return
+	}
+	l.s.Log(context.Background(), level, fmt.Sprintf(format, args...), "logger", part)
+}
+
+func (l *logger) debug(part, format string, args ...any) {
+	l.log(slog.LevelDebug, part, format, args...)
+}
+func (l *logger) info(part, format string, args ...any) { l.log(slog.LevelInfo, part, format, args...) }
+func (l *logger) warn(part, format string, args ...any) { l.log(slog.LevelWarn, part, format, args...) }
+func (l *logger) error(part, format string, args ...any) {
+	l.log(slog.LevelError, part, format, args...)
+}
+
+// lineHandler writes "2018-08-12 01:27:32,959 INFO    [images] MESSAGE".
+type lineHandler struct {
+	level slog.Level
+	mu    sync.Mutex
+	w     io.Writer
+}
+
+func (h *lineHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level }
+
+func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
+	part := "root"
+	r.Attrs(func(a slog.Attr) bool {
+		part = a.Value.String()
+		return true
+	})
+	name := r.Level.String()
+	if r.Level == slog.LevelWarn {
+		name = "WARNING"
+	}
+	stamp := strings.Replace(r.Time.Format("2006-01-02 15:04:05.000"), ".", ",", 1)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, err := fmt.Fprintf(h.w, "%s %-7s [%s] %s\n", stamp, name, part, r.Message)
+	return err
+}
+
+// WithAttrs and WithGroup are not used by logger.
+func (h *lineHandler) WithAttrs([]slog.Attr) slog.Handler { return h }
+func (h *lineHandler) WithGroup(string) slog.Handler      { return h }
+
+// logID is as much of a ticket's id as a log may show.
+func logID(id string) string { return prefix(id, 8) }
+
+var idInPath = regexp.MustCompile(`^(/(?:images|tickets)/)([^/]+)`)
+
+// hideID shortens the ticket's id in a path.
+func hideID(path string) string {
+	return idInPath.ReplaceAllStringFunc(path, func(s string) string {
+		m := idInPath.FindStringSubmatch(s)
+		return m[1] + logID(m[2]) + "…"
+	})
+}
+
+var idInError = regexp.MustCompile(`No such ticket:? '?([^'\s]+)`)
+
+// hideError does it in the messages that name one.
+func hideError(message string) string {
+	m := idInError.FindStringSubmatchIndex(message)
+	if m == nil {
+		return message
+	}
+	return message[:m[2]] + logID(message[m[2]:m[3]]) + "…" + message[m[3]:]
+}
+
+// rotatingFile is a log file that is renamed to FILE.1 … FILE.N as it grows past
+// maxBytes. Safe for concurrent use.
+type rotatingFile struct {
+	path     string
+	maxBytes int64
+	backups  int
+
+	mu   sync.Mutex
+	f    *os.File
+	size int64
+}
+
+func openLog(cfg LogConfig) (*rotatingFile, error) {
+	r := &rotatingFile{path: cfg.File, maxBytes: cfg.MaxBytes, backups: cfg.BackupCount}
+	return r, r.open()
+}
+
+func (r *rotatingFile) open() error {
+	f, err := os.OpenFile(r.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	if err != nil {
+		return fmt.Errorf("open the log: %w", err)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return fmt.Errorf("open the log: %w", err)
+	}
+	r.f, r.size = f, info.Size()
+	return nil
+}
+
+func (r *rotatingFile) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.maxBytes > 0 && r.size > 0 && r.size+int64(len(p)) > r.maxBytes {
+		if err := r.rotate(); err != nil {
+			return 0, err
+		}
+	}
+	n, err := r.f.Write(p)
+	r.size += int64(n)
+	return n, err
+}
+
+func (r *rotatingFile) rotate() error {
+	r.f.Close()
+	if r.backups == 0 {
+		os.Truncate(r.path, 0)
+	}
+	for i := r.backups; i > 0; i-- {
+		from := r.path
+		if i > 1 {
+			from = fmt.Sprintf("%s.%d", r.path, i-1)
+		}
+		os.Rename(from, fmt.Sprintf("%s.%d", r.path, i))
+	}
+	return r.open()
+}
+
+func (r *rotatingFile) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.f.Close()
+}
+
+// clock sums up what a connection did, for the line at its end. It belongs to
+// the connection's goroutine.
+type clock struct {
+	order []string
+	parts map[string]*clockPart
+}
+
+type clockPart struct {
+	ops   int
+	took  time.Duration
+	bytes int64
+	since time.Time
+}
+
+func (k *clock) part(name string) *clockPart {
+	p := k.parts[name]
+	if p == nil {
+		if k.parts == nil {
+			k.parts = map[string]*clockPart{}
+		}
+		p = &clockPart{}
+		k.parts[name] = p
+		k.order = append(k.order, name)
+	}
+	return p
+}
+
+func (k *clock) start(name string) { k.part(name).since = time.Now() }
+func (k *clock) stop(name string)  { k.add(name, time.Since(k.part(name).since), 0) }
+
+func (k *clock) add(name string, took time.Duration, bytes int64) {
+	p := k.part(name)
+	p.ops++
+	p.took += took
+	p.bytes += bytes
+}
+
+// String is "[connection 1 ops, 1.234567 s] [write 3 ops, 1.1 s, 12.00 MiB, 10.91 MiB/s]".
+func (k *clock) String() string {
+	var b strings.Builder
+	for i, name := range k.order {
+		p := k.parts[name]
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		fmt.Fprintf(&b, "[%s %d ops, %.6f s", name, p.ops, p.took.Seconds())
+		if p.bytes > 0 {
+			fmt.Fprintf(&b, ", %s, %s/s", humanSize(float64(p.bytes)), humanSize(float64(p.bytes)/p.took.Seconds()))
+		}
+		b.WriteByte(']')
+	}
+	return b.String()
+}
+
+func humanSize(n float64) string {
+	units := []string{"bytes", "KiB", "MiB", "GiB", "TiB"}
+	i := 0
+	for n >= 1024 && i < len(units)-1 {
+		n /= 1024
+		i++
+	}
+	if i == 0 {
+		return fmt.Sprintf("%.0f %s", n, units[i])
+	}
+	return fmt.Sprintf("%.2f %s", n, units[i])
+}

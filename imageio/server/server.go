@@ -1,0 +1,324 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Server is the daemon: the services over one store of tickets.
+type Server struct {
+	cfg      *Config
+	log      *logger
+	logFile  io.Closer
+	tickets  *Tickets
+	services []*service
+	cleanup  []func() error
+}
+
+// New binds the services' sockets; nothing is accepted before Serve. The log
+// goes where the configuration says. The caller ends it by Serve or Close.
+func New(cfg *Config, open Opener) (*Server, error) {
+	s := &Server{cfg: cfg, tickets: newTickets(open, cfg.Daemon.InactivityTimeout)}
+	if err := s.openLog(); err != nil {
+		return nil, err
+	}
+	if err := s.bind(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Tickets is the store, for a ticket that is installed at start.
+func (s *Server) Tickets() *Tickets { return s.tickets }
+
+func (s *Server) openLog() error {
+	var out io.Writer = os.Stderr
+	if s.cfg.Log.File != "" {
+		f, err := openLog(s.cfg.Log)
+		if err != nil {
+			return err
+		}
+		out, s.logFile = f, f
+	}
+	s.log = newLogger(s.cfg, out)
+	return nil
+}
+
+func (s *Server) bind() error {
+	shared := service{cfg: s.cfg, tickets: s.tickets, log: s.log, metrics: newMetrics(s.tickets), nextID: new(atomic.Uint64)}
+	if err := s.bindRemote(&shared); err != nil {
+		return fmt.Errorf("start the remote service: %w", err)
+	}
+	if s.cfg.Local.Enable {
+		if err := s.bindLocal(&shared); err != nil {
+			return fmt.Errorf("start the local service: %w", err)
+		}
+	}
+	if s.cfg.Control.Enable {
+		if err := s.bindControl(&shared); err != nil {
+			return fmt.Errorf("start the control service: %w", err)
+		}
+	}
+	return nil
+}
+
+// add completes a service.
+func (s *Server) add(shared *service, name string, l net.Listener, secure func(net.Conn) net.Conn, routes []route) {
+	svc := &service{name: name, cfg: shared.cfg, tickets: shared.tickets, log: shared.log, metrics: shared.metrics,
+		nextID: shared.nextID, routes: routes, listener: l, secure: secure, conns: map[*conn]bool{}}
+	svc.ctx, svc.cancel = context.WithCancel(context.Background())
+	s.services = append(s.services, svc)
+	s.log.info("services", "%s listening on %s", name, l.Addr())
+}
+
+func (s *service) dataRoutes() []route {
+	return []route{
+		newRoute("/images/*/extents", map[string]handler{"GET": getExtents}),
+		newRoute("/images/*/checksum/algorithms", map[string]handler{"GET": getAlgorithms}),
+		newRoute("/images/*/checksum", map[string]handler{"GET": getChecksum}),
+		newRoute("/images/*", s.imageMethods()),
+	}
+}
+
+func (s *Server) bindRemote(shared *service) error {
+	secure, err := s.secure()
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort(s.cfg.Remote.Host, strconv.Itoa(s.cfg.Remote.Port)))
+	if err != nil {
+		return err
+	}
+	s.cfg.Remote.Port = l.Addr().(*net.TCPAddr).Port
+	info := newRoute("/info/", map[string]handler{"GET": cors("*", getInfo)})
+	s.add(shared, "remote.service", l, secure, append(shared.dataRoutes(), info))
+	return nil
+}
+
+func getInfo(_ *conn, _ *request, w *response, _ string) error {
+	return w.sendJSON(map[string]string{"version": Version})
+}
+
+// secure returns what puts TLS over a connection; nil when it is off.
+func (s *Server) secure() (func(net.Conn) net.Conn, error) {
+	if !s.cfg.TLS.Enable {
+		return nil, nil
+	}
+	cert, err := tls.LoadX509KeyPair(s.cfg.TLS.CertFile, s.cfg.TLS.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("load [tls] cert_file %s and key_file %s: %w", s.cfg.TLS.CertFile, s.cfg.TLS.KeyFile, err)
+	}
+	if s.cfg.TLS.EnableTLS11 {
+		s.log.warn("services", "[tls] enable_tls1_1 is ignored: TLS 1.2 is the minimum")
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	return func(c net.Conn) net.Conn { return tls.Server(c, config) }, nil
+}
+
+func (s *Server) bindLocal(shared *service) error {
+	if s.cfg.Local.Socket == "" {
+		s.cfg.Local.Socket = "\x00/vmdisk/imageio/" + rand.Text()
+	}
+	l, err := s.listenUnix(&s.cfg.Local.Socket, 0o666)
+	if err != nil {
+		return err
+	}
+	s.add(shared, "local.service", l, nil, shared.dataRoutes())
+	return nil
+}
+
+func (s *Server) bindControl(shared *service) error {
+	var l net.Listener
+	var err error
+	if strings.EqualFold(s.cfg.Control.Transport, "tcp") {
+		host := "localhost"
+		if s.cfg.Control.PreferIPv4 {
+			host = "127.0.0.1"
+		}
+		l, err = net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(s.cfg.Control.Port)))
+		if err == nil {
+			s.cfg.Control.Port = l.Addr().(*net.TCPAddr).Port
+		}
+	} else {
+		l, err = s.listenUnix(&s.cfg.Control.Socket, 0o660)
+	}
+	if err != nil {
+		return err
+	}
+	s.add(shared, "control.service", l, nil, shared.controlRoutes())
+	return nil
+}
+
+// listenUnix listens on a path or, after NUL or @, an abstract name. A socket
+// that a crashed daemon left is replaced, one in use is not. The path appears
+// with its mode already set.
+func (s *Server) listenUnix(socket *string, mode os.FileMode) (net.Listener, error) {
+	path := *socket
+	if path == "" {
+		return nil, errors.New("no socket is configured")
+	}
+	if path[0] == 0 || path[0] == '@' {
+		*socket = "\x00" + path[1:]
+		return net.Listen("unix", "@"+path[1:])
+	}
+	if c, err := net.Dial("unix", path); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("socket %s is in use: stop the other daemon, or configure another socket", path)
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket == 0 {
+		return nil, fmt.Errorf("%s is not a socket: remove it, or configure another socket", path)
+	}
+	temp := fmt.Sprintf("%s.%d", path, os.Getpid())
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: temp, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false)
+	if err = os.Chmod(temp, mode); err == nil {
+		err = os.Rename(temp, path)
+	}
+	if err != nil {
+		l.Close()
+		os.Remove(temp)
+		return nil, err
+	}
+	s.cleanup = append(s.cleanup, func() error { return os.Remove(path) })
+	return l, nil
+}
+
+// Serve accepts until ctx ends, then lets the running requests finish: for 60 s
+// at most, after which they are canceled. It returns when all has ended.
+func (s *Server) Serve(ctx context.Context) error {
+	var accepting sync.WaitGroup
+	for _, svc := range s.services {
+		accepting.Go(svc.serve)
+	}
+	s.notifySystemd()
+	s.log.info("server", "Ready for requests")
+	<-ctx.Done()
+	s.log.info("server", "Shutting down")
+	limit, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var ending sync.WaitGroup
+	for _, svc := range s.services {
+		ending.Go(func() { svc.shutdown(limit) })
+	}
+	ending.Wait()
+	accepting.Wait()
+	s.log.info("server", "Stopped")
+	return s.Close()
+}
+
+// Close releases the sockets and the log of a Server that does not Serve.
+func (s *Server) Close() error {
+	var errs []error
+	for _, svc := range s.services {
+		svc.listener.Close()
+		svc.cancel()
+	}
+	for _, f := range s.cleanup {
+		if err := f(); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	s.cleanup = nil
+	if s.logFile != nil {
+		errs = append(errs, s.logFile.Close())
+		s.logFile = nil
+	}
+	return errors.Join(errs...)
+}
+
+// notifySystemd tells systemd that the daemon is ready (sd_notify(3)).
+func (s *Server) notifySystemd() {
+	socket := os.Getenv("NOTIFY_SOCKET")
+	if !s.cfg.Daemon.SystemdEnable || socket == "" {
+		return
+	}
+	c, err := net.Dial("unixgram", socket)
+	if err == nil {
+		_, err = c.Write([]byte("READY=1"))
+		c.Close()
+	}
+	if err != nil {
+		s.log.warn("server", "notify systemd: %v", err)
+	}
+}
+
+// DropPrivileges makes the process run as the configured user, who is given the
+// run directory, the log and the control socket first. It does nothing unless
+// the process is root and [daemon] drop_privileges is on.
+func (s *Server) DropPrivileges() error {
+	if os.Geteuid() != 0 || !s.cfg.Daemon.DropPrivileges {
+		return nil
+	}
+	u, err := user.Lookup(s.cfg.Daemon.UserName)
+	if err != nil {
+		return fmt.Errorf("drop privileges: %w: create the user, or set drop_privileges = false in [daemon]", err)
+	}
+	g, err := user.LookupGroup(s.cfg.Daemon.GroupName)
+	if err != nil {
+		return fmt.Errorf("drop privileges: %w: create the group, or set drop_privileges = false in [daemon]", err)
+	}
+	uid, _ := strconv.Atoi(u.Uid)
+	gid, _ := strconv.Atoi(g.Gid)
+	owned := []string{s.cfg.Daemon.RunDir, s.cfg.Log.File}
+	if s.cfg.Control.Enable && strings.EqualFold(s.cfg.Control.Transport, "unix") {
+		owned = append(owned, s.cfg.Control.Socket)
+	}
+	for _, path := range owned {
+		if err := os.Chown(path, uid, gid); path != "" && path[0] != 0 && err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("drop privileges: %w", err)
+		}
+	}
+	return setUser(u, uid, gid)
+}
+
+// setUser takes on the user's groups, group and id, in that order, since after
+// the last nothing can be changed any more.
+func setUser(u *user.User, uid, gid int) error {
+	ids, err := u.GroupIds()
+	if err != nil {
+		return fmt.Errorf("drop privileges: %w", err)
+	}
+	groups := make([]int, 0, len(ids))
+	for _, id := range ids {
+		if n, err := strconv.Atoi(id); err == nil {
+			groups = append(groups, n)
+		}
+	}
+	if err = syscall.Setgroups(groups); err == nil {
+		if err = syscall.Setgid(gid); err == nil {
+			err = syscall.Setuid(uid)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("drop privileges to %s: %w", u.Username, err)
+	}
+	return nil
+}
+
+// monotonic is the time since boot, which the API shows as "expires".
+func monotonic() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		panic("no monotonic clock: " + err.Error()) // Linux always has it
+	}
+	return time.Duration(ts.Nano())
+}

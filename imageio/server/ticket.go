@@ -1,0 +1,420 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"math/big"
+	"net/url"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vmdisk/vmdisk/disk"
+)
+
+// Opener opens the disk behind a ticket's url. write is false for tickets that
+// may only read; the disk must then be opened read-only.
+type Opener func(ctx context.Context, u *url.URL, write bool) (*disk.Disk, error)
+
+// Ticket is the permission to transfer one image, and the account of what was
+// transferred. Its id is the only credential, so no log line shows it whole.
+// All methods are safe for concurrent use.
+type Ticket struct {
+	spec  ticketSpec
+	url   *url.URL
+	clock func() time.Duration // monotonic time since boot
+	open  Opener
+
+	mu          sync.Mutex
+	expires     time.Duration
+	accessed    time.Duration
+	ongoing     map[*operation]struct{}
+	completed   rangeSet
+	canceled    bool
+	idle        chan struct{} // closed once the ticket is canceled and nothing runs
+	connections map[uint64]struct{}
+
+	openMu sync.Mutex // held while opening or closing the disk
+	disk   *disk.Disk
+}
+
+// ticketSpec is the JSON form of a ticket as it is installed.
+type ticketSpec struct {
+	UUID              string
+	Size              int64
+	Ops               []string
+	Timeout           int64
+	InactivityTimeout int64
+	URL               string
+	TransferID        string
+	Filename          string
+	Sparse, Dirty     bool
+}
+
+// operation is one running request of a ticket.
+type operation struct {
+	off    int64
+	done   atomic.Int64 // bytes
+	cancel context.CancelFunc
+}
+
+// authError is the 403 of the API.
+type authError struct{ reason string }
+
+func (e *authError) Error() string { return "You are not allowed to access this resource: " + e.reason }
+
+// invalidTicket says what is wrong with a ticket that was to be installed.
+type invalidTicket struct{ reason string }
+
+func (e *invalidTicket) Error() string { return e.reason }
+
+// parseTicket reads the JSON of PUT /tickets/ID. Unknown keys are tolerated.
+func parseTicket(text []byte, defaultInactivity int64) (spec ticketSpec, err error) {
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.UseNumber()
+	var raw map[string]any
+	if err := dec.Decode(&raw); err != nil {
+		return spec, fmt.Errorf("Ticket is not in a json format: %w", err)
+	}
+	f := fields{raw: raw}
+	spec = ticketSpec{
+		UUID: f.str("uuid", true), Size: f.integer("size", true, 0), Timeout: f.integer("timeout", true, 0),
+		InactivityTimeout: f.integer("inactivity_timeout", false, defaultInactivity),
+		URL:               f.str("url", true), TransferID: f.str("transfer_id", false), Filename: f.str("filename", false),
+		Sparse: f.boolean("sparse"), Dirty: f.boolean("dirty"),
+	}
+	spec.Ops = f.ops()
+	if f.err == nil && spec.Size < 0 {
+		f.invalid("size", spec.Size, "expecting a value >= 0")
+	}
+	if f.err != nil {
+		return spec, &invalidTicket{"Invalid ticket: " + f.err.Error()}
+	}
+	if spec.TransferID == "" {
+		// Older engines send none; half of the id names the transfer in logs
+		// without giving the credential away.
+		spec.TransferID = fmt.Sprintf("(ticket/%s)", prefix(spec.UUID, 18))
+	}
+	return spec, nil
+}
+
+// prefix is at most n bytes of an id, and never more than half of it.
+func prefix(id string, n int) string { return id[:min(n, len(id)/2)] }
+
+// fields reads typed values out of decoded JSON; the first error stays.
+type fields struct {
+	raw map[string]any
+	err error
+}
+
+func (f *fields) get(key string, required bool) any {
+	v, ok := f.raw[key]
+	if !ok && required && f.err == nil {
+		f.err = fmt.Errorf("Required ticket parameter is missing: %s", key)
+	}
+	return v
+}
+
+func (f *fields) invalid(key string, v any, reason string) {
+	if f.err == nil {
+		f.err = fmt.Errorf("Invalid value for '%s': %v: %s", key, v, reason)
+	}
+}
+
+func (f *fields) str(key string, required bool) string {
+	v := f.get(key, required)
+	s, ok := v.(string)
+	if v != nil && !ok {
+		f.invalid(key, v, "expecting a string value")
+	}
+	return s
+}
+
+func (f *fields) boolean(key string) bool {
+	v := f.get(key, false)
+	b, ok := v.(bool)
+	if v != nil && !ok {
+		f.invalid(key, v, "expecting a boolean value")
+	}
+	return b
+}
+
+// integer clamps what does not fit: the engine sends sizes beyond 2^64.
+func (f *fields) integer(key string, required bool, fallback int64) int64 {
+	v := f.get(key, required)
+	if v == nil {
+		return fallback
+	}
+	number, ok := v.(json.Number)
+	n, valid := new(big.Int).SetString(string(number), 10)
+	switch {
+	case !ok || !valid:
+		f.invalid(key, v, "expecting an integer value")
+		return 0
+	case n.IsInt64():
+		return n.Int64()
+	case n.Sign() < 0:
+		return math.MinInt64
+	}
+	return math.MaxInt64
+}
+
+func (f *fields) ops() (ops []string) {
+	v := f.get("ops", true)
+	list, ok := v.([]any)
+	if v != nil && !ok {
+		f.invalid("ops", v, "expecting a list value")
+	}
+	for _, item := range list {
+		op, _ := item.(string)
+		if op != "read" && op != "write" {
+			f.invalid("ops", v, `expecting a list of "read" and "write"`)
+		}
+		ops = append(ops, op)
+	}
+	return ops
+}
+
+var urlSchemes = []string{"file", "nbd", "http", "https"}
+
+func newTicket(spec ticketSpec, open Opener, clock func() time.Duration) (*Ticket, error) {
+	u, err := url.Parse(spec.URL)
+	if err == nil && !slices.Contains(urlSchemes, u.Scheme) {
+		err = fmt.Errorf("Unsupported url scheme: %s", u.Scheme)
+	}
+	if err != nil {
+		return nil, &invalidTicket{fmt.Sprintf("Invalid ticket: Invalid value for 'url': %q: %v", spec.URL, err)}
+	}
+	now := clock()
+	return &Ticket{spec: spec, url: u, clock: clock, open: open,
+		expires: now + seconds(spec.Timeout), accessed: now,
+		ongoing: map[*operation]struct{}{}, idle: make(chan struct{}), connections: map[uint64]struct{}{}}, nil
+}
+
+// seconds converts without overflow: a timeout may be any integer.
+func seconds(n int64) time.Duration {
+	return time.Duration(min(max(n, -1<<30), 1<<30)) * time.Second
+}
+
+// may reports whether the ticket allows op; write implies read.
+func (t *Ticket) may(op string) bool {
+	return slices.Contains(t.spec.Ops, op) || op == "read" && slices.Contains(t.spec.Ops, "write")
+}
+
+// authorize fails with an authError unless op may begin now.
+func (t *Ticket) authorize(op string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.canceled:
+		return t.errCanceled()
+	case t.expires <= t.clock():
+		return &authError{fmt.Sprintf("Transfer=%s expired", t.spec.TransferID)}
+	case !t.may(op):
+		return &authError{fmt.Sprintf("Transfer=%s forbids %s", t.spec.TransferID, op)}
+	}
+	return nil
+}
+
+func (t *Ticket) errCanceled() error {
+	return &authError{fmt.Sprintf("Transfer=%s was canceled", t.spec.TransferID)}
+}
+
+// attach counts connection id as a user of the ticket and returns its disk,
+// which the first user opens. The disk stays open until the last detach.
+func (t *Ticket) attach(ctx context.Context, id uint64) (*disk.Disk, error) {
+	t.mu.Lock()
+	if t.canceled {
+		t.mu.Unlock()
+		return nil, t.errCanceled()
+	}
+	t.connections[id] = struct{}{}
+	t.mu.Unlock()
+
+	t.openMu.Lock()
+	defer t.openMu.Unlock()
+	if t.disk != nil {
+		return t.disk, nil
+	}
+	d, err := t.open(ctx, t.url, t.may("write"))
+	if err != nil {
+		t.forget(id)
+		return nil, fmt.Errorf("open the image of transfer %s: %w", t.spec.TransferID, err)
+	}
+	t.disk = d
+	return d, nil
+}
+
+func (t *Ticket) forget(id uint64) (last bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, ok := t.connections[id]; !ok {
+		return false
+	}
+	delete(t.connections, id)
+	return len(t.connections) == 0
+}
+
+// detach ends a connection's use of the ticket.
+func (t *Ticket) detach(id uint64) error {
+	if !t.forget(id) {
+		return nil
+	}
+	return t.closeUnused()
+}
+
+// closeUnused closes the disk if no connection has come meanwhile.
+func (t *Ticket) closeUnused() error {
+	t.openMu.Lock()
+	defer t.openMu.Unlock()
+	t.mu.Lock()
+	unused := len(t.connections) == 0
+	t.mu.Unlock()
+	if !unused || t.disk == nil {
+		return nil
+	}
+	d := t.disk
+	t.disk = nil
+	return d.Close()
+}
+
+// run performs f as an operation that starts at off: it counts as activity, its
+// progress shows in the ticket, and canceling the ticket cancels f's context. It
+// fails with an authError when the ticket was canceled before or meanwhile.
+func (t *Ticket) run(ctx context.Context, off int64, f func(ctx context.Context, op *operation) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	op := &operation{off: off, cancel: cancel}
+	if err := t.begin(op); err != nil {
+		return err
+	}
+	err := f(ctx, op)
+	if ended := t.end(op); ended != nil {
+		return ended
+	}
+	return err
+}
+
+func (t *Ticket) begin(op *operation) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.canceled {
+		return t.errCanceled()
+	}
+	t.ongoing[op] = struct{}{}
+	return nil
+}
+
+func (t *Ticket) end(op *operation) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.ongoing, op)
+	if t.canceled {
+		if len(t.ongoing) == 0 {
+			close(t.idle)
+		}
+		return t.errCanceled()
+	}
+	if len(t.spec.Ops) == 1 {
+		t.completed.add(op.off, op.off+op.done.Load())
+	}
+	t.touchLocked()
+	return nil
+}
+
+// touch counts as activity of the client: the ticket lives on for its timeout.
+func (t *Ticket) touch() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.touchLocked()
+}
+
+func (t *Ticket) touchLocked() {
+	t.accessed = t.clock()
+	t.expires = t.accessed + seconds(t.spec.Timeout)
+}
+
+// extend lets the ticket live for timeout from now, an expired one too.
+func (t *Ticket) extend(timeout int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.expires = t.clock() + seconds(timeout)
+}
+
+var errCancelTimeout = errors.New("Timeout cancelling transfer")
+
+// cancel forbids new operations, cancels the running ones and waits until they
+// have ended; errCancelTimeout after timeout. With timeout 0 it reports at once
+// whether they had. Then the disk is closed, whoever is still connected.
+func (t *Ticket) cancel(timeout time.Duration) (unused bool, err error) {
+	t.mu.Lock()
+	t.canceled = true
+	running := len(t.ongoing) > 0
+	for op := range t.ongoing {
+		op.cancel()
+	}
+	t.mu.Unlock()
+	if running {
+		if timeout == 0 {
+			return false, nil
+		}
+		timer := time.NewTimer(timeout)
+		defer timer.Stop()
+		select {
+		case <-t.idle:
+		case <-timer.C:
+			return false, fmt.Errorf("%w %s", errCancelTimeout, t.spec.TransferID)
+		}
+	}
+	t.mu.Lock()
+	clear(t.connections)
+	t.mu.Unlock()
+	return true, t.closeUnused()
+}
+
+// info is what GET /tickets/ID tells.
+func (t *Ticket) info() map[string]any {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	active := len(t.ongoing) > 0
+	idle := int64(0)
+	if !active {
+		idle = int64((t.clock() - t.accessed) / time.Second)
+	}
+	info := map[string]any{
+		"active": active, "canceled": t.canceled, "connections": len(t.connections),
+		"expires": int64(t.expires / time.Second), "idle_time": idle,
+		"inactivity_timeout": t.spec.InactivityTimeout, "ops": t.spec.Ops, "size": t.spec.Size,
+		"sparse": t.spec.Sparse, "dirty": t.spec.Dirty, "timeout": t.spec.Timeout,
+		"url": t.spec.URL, "uuid": t.spec.UUID, "transfer_id": t.spec.TransferID,
+	}
+	if t.spec.Filename != "" {
+		info["filename"] = t.spec.Filename
+	}
+	if len(t.spec.Ops) == 1 {
+		info["transferred"] = t.completed.sumWith(t.ongoingRanges())
+	}
+	return info
+}
+
+func (t *Ticket) ongoingRanges() (ranges [][2]int64) {
+	for op := range t.ongoing {
+		if done := op.done.Load(); done > 0 {
+			ranges = append(ranges, [2]int64{op.off, op.off + done})
+		}
+	}
+	return ranges
+}
+
+// attachedBy reports whether the ticket still counts connection id as a user.
+func (t *Ticket) attachedBy(id uint64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, ok := t.connections[id]
+	return ok
+}
