@@ -154,7 +154,7 @@ func timed(ctx context.Context, server []*peer.Server, after func() error, argv 
 	}
 	wall := time.Since(start)
 	used, err := serverCPU(server)
-	return Sample{Value: wall.Seconds(), ClientCPU: r.CPU(), ServerCPU: used - before, RSS: r.MaxRSS}, err
+	return Sample{Value: wall.Seconds(), ClientCPU: r.CPU(), ServerCPU: used - before}, err
 }
 
 func serverCPU(servers []*peer.Server) (time.Duration, error) {
