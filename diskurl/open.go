@@ -77,6 +77,8 @@ func (u URL) open(ctx context.Context, o Options) (*disk.Disk, error) {
 	switch u.Scheme {
 	case SchemeFile, SchemeRaw, SchemeQcow2, SchemeLUKS:
 		return u.openLocal(ctx, o)
+	case SchemeNBD, SchemeNBDS, SchemeNBDUnix, SchemeNBDSUnix:
+		return u.openNBD(ctx, o)
 	case SchemeMem:
 		return mem.Open(u.Size)
 	case SchemeNull:

@@ -262,7 +262,7 @@ func (u URL) nbdString() string {
 			q.Set(k, v)
 		}
 	}
-	out.RawQuery = q.Encode()
+	out.RawQuery = strings.ReplaceAll(q.Encode(), "%2F", "/") // a query may hold slashes, and people read them
 	return out.String()
 }
 

@@ -18,6 +18,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 // verbs are the commands of this build, in the order of the help. A verb is
 // listed once its code works.
 var verbs = []func() *cobra.Command{
+	newServe,
 	newCreate,
 	newInfo,
 	newMap,

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/vmdisk/vmdisk/diskurl"
+)
+
+const defaultListen = "localhost:10809"
+
+// firstListenFD is where systemd's socket activation puts the sockets
+// (sd_listen_fds(3), SD_LISTEN_FDS_START).
+const firstListenFD = 3
+
+// listen opens every address; on an error none stays open.
+func listen(addrs []string) (_ []net.Listener, err error) {
+	var all []net.Listener
+	defer func() {
+		if err != nil {
+			closeAll(all)
+		}
+	}()
+	for _, a := range addrs {
+		l, err := listenOn(a)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, l)
+	}
+	return all, nil
+}
+
+func closeAll(all []net.Listener) {
+	for _, l := range all {
+		l.Close()
+	}
+}
+
+func listenOn(addr string) (net.Listener, error) {
+	path, unix := strings.CutPrefix(addr, "unix:")
+	if !unix {
+		l, err := net.Listen("tcp", withPort(addr))
+		return l, wrapListen(addr, err)
+	}
+	if path == "" {
+		return nil, usagef("--nbd %s: the path is empty", addr)
+	}
+	path, err := filepath.Abs(path)
+	if err == nil {
+		err = removeStale(path)
+	}
+	if err != nil {
+		return nil, wrapListen(addr, err)
+	}
+	l, err := net.Listen("unix", path)
+	return l, wrapListen(addr, err)
+}
+
+func wrapListen(addr string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var op *net.OpError
+	if errors.As(err, &op) && op.Addr != nil {
+		err = op.Err // its text repeats the address
+	}
+	return fmt.Errorf("listen on %s: %w", addr, err)
+}
+
+// withPort adds NBD's port to a host that has none.
+func withPort(addr string) string {
+	if _, _, err := net.SplitHostPort(addr); err == nil {
+		return addr
+	}
+	return net.JoinHostPort(strings.Trim(addr, "[]"), "10809")
+}
+
+// removeStale removes the socket that a crashed server left behind. A socket
+// that answers, and anything that is no socket, is left alone.
+func removeStale(path string) error {
+	st, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if st.Mode()&fs.ModeSocket == 0 {
+		return fmt.Errorf("%s exists and is no socket", path)
+	}
+	c, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		c.Close()
+		return errors.New("another server answers there; end it, or choose another path")
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return err
+	}
+	return os.Remove(path)
+}
+
+// activated returns the sockets that a service manager handed over, if any.
+// The variables are removed, so that a child does not take them for its own.
+func activated() ([]net.Listener, error) {
+	pid, fds := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS")
+	if pid != strconv.Itoa(os.Getpid()) || fds == "" {
+		return nil, nil
+	}
+	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
+		os.Unsetenv(name)
+	}
+	n, err := strconv.Atoi(fds)
+	if err != nil || n < 1 || n > 1000 {
+		return nil, fmt.Errorf("LISTEN_FDS=%s is not a number of sockets", fds)
+	}
+	var all []net.Listener
+	for fd := firstListenFD; fd < firstListenFD+n; fd++ {
+		syscall.CloseOnExec(fd)
+		f := os.NewFile(uintptr(fd), "LISTEN_FD_"+strconv.Itoa(fd))
+		l, err := net.FileListener(f) // a copy; f is ours to close
+		f.Close()
+		if err != nil {
+			closeAll(all)
+			return nil, fmt.Errorf("file descriptor %d of LISTEN_FDS is no listening socket: %w", fd, err)
+		}
+		all = append(all, l)
+	}
+	return all, nil
+}
+
+// uri is how a client reaches an export on l.
+func uri(l net.Listener, export string, secure bool) string {
+	u := diskurl.URL{Export: export}
+	if l.Addr().Network() == "unix" {
+		u.Scheme, u.Path = diskurl.SchemeNBDUnix, l.Addr().String()
+		if secure {
+			u.Scheme = diskurl.SchemeNBDSUnix
+		}
+		return u.String()
+	}
+	u.Scheme, u.Host = diskurl.SchemeNBD, reachable(l.Addr())
+	if secure {
+		u.Scheme = diskurl.SchemeNBDS
+	}
+	return u.String()
+}
+
+// reachable turns the wildcard address into one a client can connect to.
+func reachable(a net.Addr) string {
+	if t, ok := a.(*net.TCPAddr); ok && t.IP.IsUnspecified() {
+		return net.JoinHostPort("localhost", strconv.Itoa(t.Port))
+	}
+	return a.String()
+}

@@ -1,0 +1,327 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/diskurl"
+	"github.com/vmdisk/vmdisk/nbd/server"
+)
+
+// drainTime is how long requests in flight may take after a signal.
+const drainTime = 10 * time.Second
+
+type serveFlags struct {
+	options   diskurl.Options
+	cache     *choice
+	aio       *choice
+	nbd       []string
+	tls       *choice
+	cert, key string
+	clientCA  string
+	run       string
+	pidFile   string
+	json      bool
+	verbose   bool
+}
+
+func newServe() *cobra.Command {
+	f := serveFlags{cache: newCacheFlag(), aio: newAIOFlag(), tls: newChoice("", "off", "on", "require")}
+	c := &cobra.Command{
+		Use:   "serve DISK... | NAME=DISK...",
+		Short: "Serve disks over NBD",
+		Long: `Serve disks over NBD until SIGINT or SIGTERM, then finish what has begun and flush.
+
+A lone DISK is the default export. NAME is made of letters, digits and _ . -; of several disks,
+one without NAME takes its file's name. A second signal ends the program at once.
+
+Without --nbd, sockets handed over by systemd (LISTEN_FDS) are served; else --run makes a
+private unix socket, and otherwise ` + defaultListen + ` is used.
+
+Filters (--filter NAME[:KEY=VALUE,...], the first is outermost):
+` + filterHelp(),
+		Example: `  vmdisk serve disk.raw --nbd unix:/run/disk.sock
+  vmdisk serve a=a.raw b=/dev/vg/b --nbd :10809 --tls-cert cert.pem --tls-key key.pem
+  vmdisk serve mem:1G --filter delay:write=40ms --run 'nbdinfo "$uri"'`,
+		Args: args(1, -1, "at least one DISK"),
+		RunE: func(c *cobra.Command, a []string) error { return f.serve(c, a) },
+	}
+	fl := c.Flags()
+	fl.StringArrayVar(&f.nbd, "nbd", nil, "listen on unix:PATH or HOST:PORT; repeatable")
+	fl.BoolVarP(&f.options.ReadOnly, "read-only", "r", false, "let nobody write")
+	fl.StringVarP(&f.options.Format, "format", "f", "", "format of local files: raw")
+	fl.StringArrayVar(&f.options.Filters, "filter", nil, "put a filter over every disk; repeatable")
+	fl.BoolVarP(&f.options.ForceShare, "force-share", "U", false, "serve local disks although others use them")
+	fl.Var(f.cache, "cache", "cache mode of local files, as QEMU names them")
+	fl.Var(f.aio, "aio", "asynchronous I/O of local files")
+	fl.IntVar(&f.options.Connections, "connections", 0, "connections to the NBD server behind a disk at most (0: the default)")
+	fl.Var(f.tls, "tls", "TLS: off, on (the client chooses) or require (default: require if there is a certificate)")
+	fl.StringVar(&f.cert, "tls-cert", "", "certificate of this server, PEM")
+	fl.StringVar(&f.key, "tls-key", "", "key of the certificate, PEM")
+	fl.StringVar(&f.clientCA, "tls-ca", "", "demand client certificates signed by one of this PEM file")
+	fl.StringVar(&f.run, "run", "", "run a shell command with $uri set, end when it ends, with its exit status")
+	fl.StringVar(&f.pidFile, "pid-file", "", "write the process id here once connections are accepted")
+	fl.BoolVar(&f.json, "json", false, "print what is served as JSON")
+	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log clients that come to nothing too, not only trouble")
+	return c
+}
+
+func filterHelp() string {
+	var b strings.Builder
+	for _, f := range diskurl.Filters() {
+		fmt.Fprintf(&b, "  %-10s %s\n", f.Name, f.Summary)
+	}
+	return strings.TrimRight(b.String(), "\n")
+}
+
+var exportName = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
+
+// exportArg splits NAME=DISK. What has a slash or colon before the first = is a
+// path or URL without a name.
+func exportArg(arg string, lone bool) (name, rawURL string, err error) {
+	name, rawURL, ok := strings.Cut(arg, "=")
+	switch {
+	case ok && exportName.MatchString(name):
+		return name, rawURL, nil
+	case ok && !strings.ContainsAny(name, "/:"):
+		return "", "", usagef("export name %q: only letters, digits and _ . - are allowed; write ./%s if it is a file", name, arg)
+	case lone:
+		return "", arg, nil
+	}
+	u, err := diskurl.Parse(arg)
+	if err != nil {
+		return "", "", err
+	}
+	if name = filepath.Base(u.Path); !u.Local() || !exportName.MatchString(name) {
+		return "", "", usagef("%s needs a name among several disks: NAME=%s", arg, arg)
+	}
+	return name, arg, nil
+}
+
+type servedExport struct {
+	Name     string   `json:"name"`
+	Disk     string   `json:"disk"`
+	Size     int64    `json:"size"`
+	ReadOnly bool     `json:"read_only"`
+	URIs     []string `json:"uris"`
+}
+
+func (f *serveFlags) serve(c *cobra.Command, arg []string) (err error) {
+	ctx := c.Context()
+	config, err := f.tlsConfig()
+	if err != nil {
+		return err
+	}
+	exports, err := f.open(ctx, arg)
+	defer func() {
+		for _, e := range exports {
+			err = errors.Join(err, e.Disk.Close())
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	listeners, cleanup, err := f.listen()
+	if err != nil {
+		return err
+	}
+	defer cleanup()
+	level := slog.LevelWarn
+	if f.verbose {
+		level = slog.LevelInfo
+	}
+	config.Exports = exports
+	config.Log = slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+	srv, err := server.New(config)
+	if err != nil {
+		closeAll(listeners)
+		return err
+	}
+	served := describe(exports, listeners, config.TLSMode)
+	return f.until(ctx, srv, listeners, func(ctx context.Context) error {
+		if f.run != "" {
+			return runCommand(ctx, f.run, served[0].URIs[0])
+		}
+		if err := f.announce(c.OutOrStdout(), served); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		return nil
+	})
+}
+
+// until accepts connections while work lasts, and drains the server after it.
+func (f *serveFlags) until(ctx context.Context, srv *server.Server, listeners []net.Listener, work func(context.Context) error) error {
+	group, inner := errgroup.WithContext(ctx)
+	for _, l := range listeners {
+		group.Go(func() error { return srv.Serve(context.WithoutCancel(ctx), l) })
+	}
+	group.Go(func() error {
+		err := f.writePID()
+		if err == nil {
+			err = work(inner)
+		}
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+		defer cancel()
+		return errors.Join(err, srv.Shutdown(late), f.removePID())
+	})
+	return group.Wait()
+}
+
+func (f *serveFlags) open(ctx context.Context, arg []string) ([]server.Export, error) {
+	o := f.options
+	o.Cache, o.AIO = f.cache.value, f.aio.value
+	var exports []server.Export
+	for _, a := range arg {
+		name, rawURL, err := exportArg(a, len(arg) == 1)
+		if err != nil {
+			return exports, err
+		}
+		var d *disk.Disk
+		if d, err = diskurl.Open(ctx, rawURL, o); err != nil {
+			return exports, err
+		}
+		exports = append(exports, server.Export{Name: name, Disk: d, ReadOnly: o.ReadOnly})
+	}
+	return exports, nil
+}
+
+// listen opens the sockets and returns what removes their traces.
+func (f *serveFlags) listen() ([]net.Listener, func(), error) {
+	nothing := func() {}
+	given, err := activated()
+	if err != nil || len(given) > 0 && len(f.nbd) == 0 {
+		return given, nothing, err
+	}
+	addrs := f.nbd
+	cleanup := nothing
+	switch {
+	case len(addrs) > 0:
+	case f.run != "":
+		dir, err := os.MkdirTemp("", "vmdisk-")
+		if err != nil {
+			return nil, nil, err
+		}
+		cleanup = func() { os.RemoveAll(dir) }
+		addrs = []string{"unix:" + filepath.Join(dir, "sock")}
+	default:
+		addrs = []string{defaultListen}
+	}
+	opened, err := listen(addrs)
+	if err != nil {
+		closeAll(given)
+		cleanup()
+		return nil, nil, err
+	}
+	return append(given, opened...), cleanup, nil
+}
+
+func (f *serveFlags) tlsConfig() (server.Config, error) {
+	var c server.Config
+	mode := f.tls.value
+	if mode == "" && f.cert != "" {
+		mode = "require"
+	}
+	c.TLSMode = map[string]server.TLSMode{"on": server.TLSOn, "require": server.TLSRequire}[mode]
+	if c.TLSMode == server.TLSOff {
+		return c, nil
+	}
+	if f.cert == "" || f.key == "" {
+		return c, usagef("--tls %s wants --tls-cert and --tls-key", mode)
+	}
+	pair, err := tls.LoadX509KeyPair(f.cert, f.key)
+	if err != nil {
+		return c, fmt.Errorf("TLS certificate: %w", err)
+	}
+	c.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	if f.clientCA != "" {
+		if c.TLS.ClientCAs, err = diskurl.LoadCA(f.clientCA); err != nil {
+			return c, err
+		}
+		c.TLS.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	return c, nil
+}
+
+func describe(exports []server.Export, listeners []net.Listener, mode server.TLSMode) []servedExport {
+	var out []servedExport
+	for _, e := range exports {
+		s := servedExport{Name: e.Name, Disk: e.Disk.Name(), Size: e.Disk.Size(), ReadOnly: e.ReadOnly || e.Disk.Info().ReadOnly}
+		for _, l := range listeners {
+			s.URIs = append(s.URIs, uri(l, e.Name, mode == server.TLSRequire))
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+func (f *serveFlags) announce(w io.Writer, served []servedExport) error {
+	if f.json {
+		return writeJSON(w, served)
+	}
+	for _, s := range served {
+		for _, u := range s.URIs {
+			if _, err := fmt.Fprintf(w, "serving %s (%s) at %s\n", s.Disk, sizeText(s.Size), u); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (f *serveFlags) writePID() error {
+	if f.pidFile == "" {
+		return nil
+	}
+	// Never there half-written: whoever waits for the file reads it at once.
+	part := f.pidFile + ".new"
+	if err := os.WriteFile(part, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
+		return fmt.Errorf("--pid-file: %w", err)
+	}
+	if err := os.Rename(part, f.pidFile); err != nil {
+		return fmt.Errorf("--pid-file: %w", errors.Join(err, os.Remove(part)))
+	}
+	return nil
+}
+
+func (f *serveFlags) removePID() error {
+	if f.pidFile == "" {
+		return nil
+	}
+	return os.Remove(f.pidFile)
+}
+
+// runCommand runs a shell command with $uri set and passes its exit status on.
+func runCommand(ctx context.Context, command, uri string) error {
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
+	cmd.Env = append(os.Environ(), "uri="+uri)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = drainTime
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return err
+	}
+	if s, ok := exit.Sys().(syscall.WaitStatus); ok && s.Signaled() {
+		return &statusError{status: 128 + int(s.Signal())}
+	}
+	return &statusError{status: exit.ExitCode()}
+}

@@ -1,0 +1,72 @@
+package diskurl
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/driver/nbd"
+	"github.com/vmdisk/vmdisk/nbd/client"
+)
+
+func (u URL) openNBD(ctx context.Context, o Options) (*disk.Disk, error) {
+	cfg, err := u.client(o.TLS)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Connections = o.Connections
+	d, err := nbd.Open(ctx, nbd.Config{Client: cfg, Name: u.String(), ReadOnly: o.ReadOnly})
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", u, err)
+	}
+	return disk.New(d, u.String()), nil
+}
+
+// client says how to reach the server of an NBD URL.
+func (u URL) client(t TLS) (client.Config, error) {
+	cfg := client.Config{Network: "tcp", Addr: u.Host, Export: u.Export}
+	if u.Scheme == SchemeNBDUnix || u.Scheme == SchemeNBDSUnix {
+		cfg.Network, cfg.Addr = "unix", u.Path
+	}
+	if u.Scheme == SchemeNBDS || u.Scheme == SchemeNBDSUnix {
+		var err error
+		if cfg.TLS, err = t.config(u); err != nil {
+			return cfg, fmt.Errorf("%s: %w", u, err)
+		}
+	}
+	return cfg, nil
+}
+
+// Exports lists the names of the exports of the server of an NBD URL.
+func Exports(ctx context.Context, rawURL string, t TLS) ([]Export, error) {
+	u, err := Parse(rawURL)
+	if err != nil {
+		return nil, err
+	}
+	switch u.Scheme {
+	case SchemeNBD, SchemeNBDS, SchemeNBDUnix, SchemeNBDSUnix:
+	default:
+		return nil, fmt.Errorf("%s: only NBD servers list exports", u)
+	}
+	cfg, err := u.client(t)
+	if err != nil {
+		return nil, err
+	}
+	list, err := client.List(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", u, err)
+	}
+	out := make([]Export, len(list))
+	for i, e := range list {
+		u.Export = e.Name
+		out[i] = Export{Name: e.Name, Description: e.Description, URL: u.String()}
+	}
+	return out, nil
+}
+
+// Export is one export of an NBD server.
+type Export struct {
+	Name        string `json:"name"`
+	Description string `json:"description"`
+	URL         string `json:"url"`
+}
