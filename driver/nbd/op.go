@@ -18,10 +18,13 @@ type op struct {
 	session *client.Client
 	seq     uint64 // of a change
 	mark    uint64 // of a flush
-	// deliver takes the end; it must not block.
-	deliver func(*op, error)
-	done    chan error
-	one     [1][]byte
+	// The end goes to done, or to the queue that the op is of.
+	done  chan error
+	queue *queue
+	tag   uint64
+	err   error
+	busy  bool
+	one   [1][]byte
 }
 
 // begin takes part in the current session. If there is none, it returns a
@@ -71,7 +74,11 @@ func (o *op) Complete(_ *client.Request, err error) {
 		d.quiet.Broadcast()
 	}
 	d.mu.Unlock()
-	o.deliver(o, err)
+	if o.queue != nil {
+		o.queue.ended(o, err)
+	} else {
+		o.done <- err
+	}
 }
 
 // keep logs a completed change. What is durable already is kept only if an older
@@ -102,11 +109,9 @@ var ops = sync.Pool{New: func() any {
 	return o
 }}
 
-func deliverSync(o *op, err error) { o.done <- err }
-
 func (d *Driver) newOp(cmd wire.Command, f wire.CommandFlags, off, n int64) *op {
 	o := ops.Get().(*op)
-	o.d, o.deliver = d, deliverSync
+	o.d = d
 	o.Command, o.Flags, o.Offset, o.Length = cmd, f, off, n
 	return o
 }
