@@ -291,7 +291,7 @@ func (f *File) Resize(ctx context.Context, size int64) error {
 	}
 	if f.blockDev {
 		if now, err := f.fileSize(); err != nil || now != size {
-			return errors.Join(fmt.Errorf("a block device of %d bytes cannot be resized to %d here: resize it where it was made", now, size), err)
+			return errors.Join(fmt.Errorf("a block device of %d bytes is resized where it was made, not here: %w", now, errors.ErrUnsupported), err)
 		}
 	} else if err := f.truncate(size); err != nil {
 		return err

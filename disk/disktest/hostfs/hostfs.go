@@ -29,10 +29,11 @@ const (
 	XFS   Kind = "xfs"
 	Btrfs Kind = "btrfs"
 	Tmpfs Kind = "tmpfs"
+	Ramfs Kind = "ramfs" // knows no fallocate at all, nor a limit of its size
 )
 
 // Kinds lists all of them.
-var Kinds = []Kind{Ext2, Ext4, XFS, Btrfs, Tmpfs}
+var Kinds = []Kind{Ext2, Ext4, XFS, Btrfs, Tmpfs, Ramfs}
 
 // Options describe a fixture; the zero value is a good default.
 type Options struct {
@@ -41,6 +42,8 @@ type Options struct {
 	Size int64
 	// Sector is the logical sector size of the loop device, 512 (default) or 4096.
 	Sector int
+	// Dir holds the image of the device (default: the directory for temporary files).
+	Dir string
 }
 
 func (o Options) withDefaults() Options {
@@ -87,13 +90,13 @@ func Mount(tb testing.TB, kind Kind, o Options) string {
 	tb.Helper()
 	RequireRoot(tb)
 	o = o.withDefaults()
-	f := newFixture(tb)
+	f := newFixture(tb, o.Dir)
 	at := filepath.Join(f.dir, "mnt")
 	if err := os.Mkdir(at, 0o755); err != nil {
 		tb.Fatal(err)
 	}
-	if kind == Tmpfs {
-		run(tb, "mount", "-t", "tmpfs", "-o", fmt.Sprintf("size=%d", o.Size), "vmdisk-test", at)
+	if kind == Tmpfs || kind == Ramfs {
+		run(tb, "mount", "-t", string(kind), "-o", fmt.Sprintf("size=%d", o.Size), "vmdisk-test", at)
 		return at
 	}
 	dev := f.loop(tb, o)
@@ -106,7 +109,7 @@ func Mount(tb testing.TB, kind Kind, o Options) string {
 func Loop(tb testing.TB, o Options) string {
 	tb.Helper()
 	RequireRoot(tb)
-	return newFixture(tb).loop(tb, o.withDefaults())
+	return newFixture(tb, o.Dir).loop(tb, o.withDefaults())
 }
 
 func (f *fixture) format(tb testing.TB, kind Kind, dev string) {
@@ -183,9 +186,9 @@ rm -rf "$1" || status=1
 exit $status
 `
 
-func newFixture(tb testing.TB) *fixture {
+func newFixture(tb testing.TB, parent string) *fixture {
 	tb.Helper()
-	dir, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", prefix, os.Getpid()))
+	dir, err := os.MkdirTemp(parent, fmt.Sprintf("%s%d-", prefix, os.Getpid()))
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 func TestMount(t *testing.T) {
 	t.Parallel()
 	magic := map[Kind]int64{Ext2: unix.EXT2_SUPER_MAGIC, Ext4: unix.EXT4_SUPER_MAGIC, XFS: unix.XFS_SUPER_MAGIC,
-		Btrfs: unix.BTRFS_SUPER_MAGIC, Tmpfs: unix.TMPFS_MAGIC}
+		Btrfs: unix.BTRFS_SUPER_MAGIC, Tmpfs: unix.TMPFS_MAGIC, Ramfs: unix.RAMFS_MAGIC}
 	for _, kind := range Kinds {
 		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
@@ -40,8 +40,13 @@ func TestMount(t *testing.T) {
 
 func TestLoop(t *testing.T) {
 	t.Parallel()
-	for _, sector := range []int{512, 4096} {
-		dev := Loop(t, Options{Size: 1 << 20, Sector: sector})
+	ram := Mount(t, Ramfs, Options{})
+	for i, sector := range []int{512, 4096, 512} {
+		o := Options{Size: 1 << 20, Sector: sector}
+		if i == 2 {
+			o.Dir = ram
+		}
+		dev := Loop(t, o)
 		f, err := os.Open(dev)
 		if err != nil {
 			t.Fatal(err)
