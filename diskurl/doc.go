@@ -11,7 +11,7 @@
 //	nbd+unix:///export?socket=PATH  NBD over a unix socket, nbds+unix with TLS
 //	mem:SIZE                        RAM disk, sparse
 //	null:SIZE                       reads zeros, discards writes
-//	pattern:SIZE                    every 8 bytes hold their own offset
+//	pattern:SIZE                    every 8 bytes hold their own offset; refuses other writes
 //
 // SIZE is a number of bytes with an optional K, M, G, T, P or E (powers of
 // 1024).

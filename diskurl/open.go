@@ -12,6 +12,7 @@ import (
 	"github.com/vmdisk/vmdisk/driver/file"
 	"github.com/vmdisk/vmdisk/driver/mem"
 	"github.com/vmdisk/vmdisk/driver/null"
+	"github.com/vmdisk/vmdisk/driver/pattern"
 )
 
 // ErrNotBuilt: the URL is right, but this build has no driver for it.
@@ -83,6 +84,11 @@ func (u URL) open(ctx context.Context, o Options) (*disk.Disk, error) {
 		return mem.Open(u.Size)
 	case SchemeNull:
 		return null.Open(u.Size)
+	case SchemePattern:
+		if o.ReadOnly {
+			return pattern.Open(u.Size)
+		}
+		return pattern.OpenVerify(u.Size)
 	}
 	return nil, fmt.Errorf("%s: scheme %s is %w", u, u.Scheme, ErrNotBuilt)
 }

@@ -74,8 +74,8 @@ func finish(ctx context.Context, cmd *cobra.Command, err error, stderr io.Writer
 		status = statusUsage
 	}
 	text := err.Error()
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		text = "interrupted: " + text
+	if ctx.Err() != nil {
+		text = strings.Replace(text, context.Canceled.Error(), "interrupted", 1)
 	}
 	if advice := advise(err); advice != "" {
 		text += "; " + advice

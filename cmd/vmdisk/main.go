@@ -19,6 +19,9 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 // listed once its code works.
 var verbs = []func() *cobra.Command{
 	newServe,
+	newCopy,
+	newCompare,
+	newChecksum,
 	newCreate,
 	newInfo,
 	newMap,
