@@ -213,4 +213,5 @@ var (
 	_ disk.Cacher     = (*File)(nil)
 	_ disk.Resizer    = (*File)(nil)
 	_ disk.Queuer     = (*File)(nil)
+	_ disk.Inspector  = (*File)(nil)
 )

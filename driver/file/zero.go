@@ -45,6 +45,10 @@ const (
 	numModes
 )
 
+func (m mode) String() string {
+	return [...]string{"punch_hole", "zero_range", "allocate", "blkzeroout", "blkdiscard"}[m]
+}
+
 // modeState is what an open file has learned of a mode: 0, or the errno with
 // which it was refused for good.
 type modeState struct{ refused atomic.Uint32 }
