@@ -110,6 +110,9 @@ func (e *engine) stats() Stats {
 	if s.ZeroBy == "" {
 		s.ZeroBy = e.plan.outcome(s.Zero.Ops > 0)
 	}
+	if e.journal != nil {
+		s.ResumedAt, s.ResentBytes = e.journal.resumed, e.journal.resent.Load()
+	}
 	return s
 }
 
