@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/nbd"
 )
@@ -20,6 +22,10 @@ var (
 // roundsAtOnce is how many times a connection's socket is read before others
 // get a turn.
 const roundsAtOnce = 256
+
+// drainRounds is how many times more it is read when the server ends, so that
+// what had arrived by then is answered.
+const drainRounds = 8
 
 // conn is a connection in the transmission phase.
 //
@@ -173,7 +179,7 @@ func (c *conn) serve() error {
 }
 
 func (c *conn) rounds(ws *workspace) error {
-	hot := false
+	hot, drained := false, 0
 	defer func() {
 		if hot {
 			c.s.hot.Add(1)
@@ -196,7 +202,10 @@ func (c *conn) rounds(ws *workspace) error {
 			return err
 		}
 		if c.s.draining.Load() {
-			return errDrained
+			if drained++; drained > drainRounds || c.socket == nil || c.socket.poll(unix.POLLIN, 0) == 0 {
+				return errDrained
+			}
+			continue
 		}
 		if !hot && c.socket != nil {
 			hot = c.mayWait()

@@ -61,6 +61,7 @@ func (m *memory) wait(ctx context.Context, sem *semaphore.Weighted, n int64) err
 	if sem.TryAcquire(n) {
 		return nil
 	}
+	m.starved()
 	tick := time.NewTicker(stallLimit / 5)
 	defer tick.Stop()
 	stop := make(chan struct{})

@@ -329,6 +329,7 @@ func (s *Server) flushAll(ctx context.Context) error {
 // cutStalled ends the connections that have waited for their client for
 // stallLimit while holding memory that others wait for.
 func (s *Server) cutStalled() {
+	s.poll.ensureWaiter()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
