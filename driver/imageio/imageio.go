@@ -1,0 +1,139 @@
+// Package imageio is the driver for images behind oVirt's image transfer API,
+// https://HOST:54322/images/TICKET.
+//
+// Reads, writes, zeroes and flushes are requests of the API; the allocation map
+// is its extents. The server never says whether zeroing is fast, and trimming
+// does not exist. A request whose connection broke is sent again: all of them
+// may be repeated.
+package imageio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/imageio/client"
+)
+
+// maxIO bounds one request, in bytes: a request that breaks is sent again whole.
+const maxIO = 8 << 20
+
+// Driver is an image; see the package comment.
+type Driver struct {
+	c        *client.Client
+	readOnly bool
+}
+
+// Open starts a session with the image. readOnly refuses changes even where the
+// ticket allows them.
+func Open(ctx context.Context, cfg client.Config, readOnly bool) (*disk.Disk, error) {
+	c, err := client.Dial(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return disk.New(&Driver{c: c, readOnly: readOnly}, c.Name()), nil
+}
+
+// Info: the connections of one client share the server's image, so a flush on
+// any of them covers all.
+func (d *Driver) Info() disk.Info {
+	f := d.c.Features()
+	in := disk.Info{Size: d.c.Size(), MaxIO: maxIO, Preferred: 4096, Volatile: f.Flush, MultiConn: true,
+		ReadOnly: d.readOnly || !f.Write, ID: "imageio:" + d.c.Name()}
+	if f.Zero {
+		in.Zero = disk.Native
+	}
+	if f.Extents {
+		in.Maps = []disk.MapName{disk.Allocation}
+	}
+	return in
+}
+
+// ReadAt is a GET of a range.
+func (d *Driver) ReadAt(ctx context.Context, p []byte, off int64) error {
+	return explain(d.c.ReadAt(ctx, p, off))
+}
+
+// WriteAt is a PUT of a range, without a flush.
+func (d *Driver) WriteAt(ctx context.Context, p []byte, off int64, _ disk.Flags) error {
+	d.c.Forget()
+	return explain(d.c.WriteAt(ctx, p, off))
+}
+
+// WriteFromFile is WriteAt by sendfile.
+func (d *Driver) WriteFromFile(ctx context.Context, off int64, src disk.FileRange, _ disk.Flags) error {
+	d.c.Forget()
+	return explain(d.c.SendFile(ctx, off, src.Len, src.FD, src.Off))
+}
+
+// Zero is a PATCH. Whether it leaves a hole is the ticket's "sparse", not the
+// request's choice.
+func (d *Driver) Zero(ctx context.Context, off, n int64, _ disk.Flags) error {
+	d.c.Forget()
+	return explain(d.c.Zero(ctx, off, n))
+}
+
+// Trim does not exist in the API.
+func (d *Driver) Trim(context.Context, int64, int64, disk.Flags) error { return errors.ErrUnsupported }
+
+// Flush is a PATCH.
+func (d *Driver) Flush(ctx context.Context) error { return explain(d.c.Flush(ctx)) }
+
+// Extents is the zero context of the extents resource.
+func (d *Driver) Extents(ctx context.Context, _ disk.MapName, off, n int64, dst []disk.Extent) ([]disk.Extent, error) {
+	start := off
+	err := d.c.Extents(ctx, "zero", off, n, func(e client.Extent) bool {
+		var flags disk.ExtentFlags
+		if e.Zero {
+			flags |= disk.ExtentZero | disk.ExtentHole
+		}
+		if e.Hole {
+			flags |= disk.ExtentHole | disk.ExtentBacking
+		}
+		if length := e.Start + e.Length - start; length > 0 {
+			dst = append(dst, disk.Extent{Len: length, Flags: flags})
+			start += length
+		}
+		return len(dst) < cap(dst)
+	})
+	if err != nil {
+		return dst, explain(err)
+	}
+	if start == off {
+		return dst, fmt.Errorf("the server's extents end at %d, before the end of the image: %w", off, disk.ErrCorrupt)
+	}
+	return dst, nil
+}
+
+// Inspect tells what the server offers.
+func (d *Driver) Inspect(context.Context) ([]disk.Attr, error) {
+	f := d.c.Features()
+	return []disk.Attr{
+		{Name: "connections", Value: int64(d.c.Connections())},
+		{Name: "unix-socket", Value: d.c.Local()},
+		{Name: "zero", Value: f.Zero}, {Name: "extents", Value: f.Extents},
+		{Name: "paged-extents", Value: f.PagedExtents}, {Name: "checksum", Value: f.Checksum},
+	}, nil
+}
+
+// Client is the session below, for what is not a disk's business (checksums).
+func (d *Driver) Client() *client.Client { return d.c }
+
+// Close ends the session.
+func (d *Driver) Close() error { return d.c.Close() }
+
+// errnos is the one place where statuses become errnos.
+var errnos = map[int]error{403: syscall.EACCES, 416: disk.ErrRange, 507: syscall.ENOSPC, 500: syscall.EIO}
+
+func explain(err error) error {
+	var status *client.StatusError
+	if !errors.As(err, &status) {
+		return err
+	}
+	if leaf, ok := errnos[status.Status]; ok {
+		return fmt.Errorf("%w: %w", status, leaf)
+	}
+	return err
+}

@@ -1,0 +1,378 @@
+package client
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Config says how to reach an image.
+type Config struct {
+	// URL is http(s)://HOST[:PORT]/images/TICKET; the port is 54322 by default.
+	URL string
+	// TLS is used for https; nil means the host's trusted CAs.
+	TLS *tls.Config
+	// Connections is how many requests may be under way (1 to 64), bounded by
+	// what the server allows. Default 4.
+	Connections int
+	// NoUnixSocket keeps the client from changing over to the daemon's unix
+	// socket where the daemon runs on this host.
+	NoUnixSocket bool
+	// Timeout bounds the time without progress of one request. Default 60 s.
+	Timeout time.Duration
+	// Retry bounds how long a request is tried again after the connection broke.
+	// Default 30 s; negative: never.
+	Retry time.Duration
+}
+
+// Features are what the server said that this ticket allows.
+type Features struct {
+	Write, Zero, Flush, Extents, PagedExtents, Checksum bool
+	// Readers and Writers bound the connections; 0 where the server did not say.
+	Readers, Writers int
+	// UnixSocket is the daemon's socket; NUL first means an abstract name.
+	UnixSocket string
+}
+
+// Client is a session with one ticket's image. Safe for concurrent use.
+type Client struct {
+	cfg      Config
+	host     string // for the Host header
+	path     string // /images/TICKET
+	dial     func(ctx context.Context) (net.Conn, error)
+	plain    bool
+	features Features
+	size     int64
+
+	slots   chan *conn // a nil slot is to be dialled
+	started bool       // requests are tried again; a first one is not
+	closed  atomic.Bool
+
+	extentsMu sync.Mutex
+	list      map[string][]Extent // of servers without pages
+}
+
+// Dial asks the server what the ticket allows, changes over to the unix socket
+// if the daemon is on this host, and finds out the image's size.
+func Dial(ctx context.Context, cfg Config) (*Client, error) {
+	c, err := newClient(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.start(ctx); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("%s: %w", c.safeURL(), err)
+	}
+	return c, nil
+}
+
+func newClient(cfg Config) (*Client, error) {
+	u, err := url.Parse(cfg.URL)
+	if err != nil {
+		return nil, fmt.Errorf("image URL: %w", err)
+	}
+	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || !strings.HasPrefix(u.Path, "/images/") || len(u.Path) == len("/images/") {
+		return nil, errors.New("an image URL has the form https://HOST:54322/images/TICKET")
+	}
+	if cfg.Connections == 0 {
+		cfg.Connections = 4
+	}
+	if cfg.Connections < 1 || cfg.Connections > 64 {
+		return nil, fmt.Errorf("%d connections: use 1 to 64", cfg.Connections)
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = time.Minute
+	}
+	if cfg.Retry == 0 {
+		cfg.Retry = 30 * time.Second
+	}
+	port := u.Port()
+	if port == "" {
+		port = "54322"
+	}
+	c := &Client{cfg: cfg, host: u.Host, path: u.EscapedPath(), plain: u.Scheme == "http", list: map[string][]Extent{}}
+	c.dial = c.dialTCP(net.JoinHostPort(u.Hostname(), port), u.Hostname())
+	c.slots = make(chan *conn, 1)
+	c.slots <- nil
+	return c, nil
+}
+
+func (c *Client) dialTCP(addr, name string) func(ctx context.Context) (net.Conn, error) {
+	dialer := &net.Dialer{Timeout: 30 * time.Second}
+	if c.plain {
+		return func(ctx context.Context) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", addr) }
+	}
+	config := &tls.Config{}
+	if c.cfg.TLS != nil {
+		config = c.cfg.TLS.Clone()
+	}
+	if config.ServerName == "" {
+		config.ServerName = name
+	}
+	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
+	secure := &tls.Dialer{NetDialer: dialer, Config: config}
+	return func(ctx context.Context) (net.Conn, error) { return secure.DialContext(ctx, "tcp", addr) }
+}
+
+// safeURL is the URL with most of the ticket's id cut off: it is a credential.
+func (c *Client) safeURL() string {
+	id := strings.TrimPrefix(c.path, "/images/")
+	scheme := "https"
+	if c.plain {
+		scheme = "http"
+	}
+	return fmt.Sprintf("%s://%s/images/%s…", scheme, c.host, id[:min(8, len(id)/2)])
+}
+
+func (c *Client) start(ctx context.Context) error {
+	if err := c.options(ctx); err != nil {
+		return err
+	}
+	if socket := c.features.UnixSocket; socket != "" && !c.cfg.NoUnixSocket {
+		c.tryUnix(ctx, socket)
+	}
+	n := c.cfg.Connections
+	for _, bound := range []int{c.features.Readers, c.features.Writers} {
+		if bound > 0 {
+			n = min(n, bound)
+		}
+	}
+	first := <-c.slots
+	c.slots = make(chan *conn, n)
+	c.slots <- first
+	for range n - 1 {
+		c.slots <- nil
+	}
+	err := c.findSize(ctx)
+	c.started = true
+	return err
+}
+
+// options fills features. Servers older than the OPTIONS resource answer 405 or
+// 204; they have one connection and neither zero nor extents.
+func (c *Client) options(ctx context.Context) error {
+	var reply struct {
+		Features   []string
+		UnixSocket string `json:"unix_socket"`
+		MaxReaders int    `json:"max_readers"`
+		MaxWriters int    `json:"max_writers"`
+	}
+	var allow string
+	err := c.do(ctx, &call{method: "OPTIONS"}, func(a *answer) error {
+		if a.status == 405 || a.status == 204 {
+			allow = "GET,PUT"
+			reply.MaxReaders, reply.MaxWriters = 1, 1
+			_, err := io.Copy(io.Discard, a.body)
+			return err
+		}
+		allow = a.header["allow"]
+		return decode(a, 200, &reply)
+	})
+	if err != nil {
+		return err
+	}
+	has := func(name string) bool { return slices.Contains(reply.Features, name) }
+	c.features = Features{Write: strings.Contains(allow, "PUT"), Zero: has("zero"), Flush: has("flush"),
+		Extents: has("extents"), PagedExtents: has("extents-paged"), Checksum: has("checksum"),
+		Readers: reply.MaxReaders, Writers: reply.MaxWriters, UnixSocket: reply.UnixSocket}
+	return nil
+}
+
+// tryUnix changes over to the daemon's socket if it is there and knows the
+// ticket. Whoever else holds a socket of that name does not.
+func (c *Client) tryUnix(ctx context.Context, socket string) {
+	addr := &net.UnixAddr{Net: "unix", Name: socket}
+	if socket[0] == 0 {
+		addr.Name = "@" + socket[1:]
+	}
+	local := &Client{cfg: c.cfg, host: "localhost", path: c.path, plain: true, list: c.list, slots: make(chan *conn, 1)}
+	local.slots <- nil
+	local.dial = func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", addr.Name)
+	}
+	if err := local.options(ctx); err != nil {
+		local.Close()
+		return
+	}
+	if old := <-c.slots; old != nil {
+		old.nc.Close()
+	}
+	c.slots <- <-local.slots
+	c.dial, c.plain, c.host, c.features = local.dial, true, local.host, local.features
+	c.features.UnixSocket = socket
+}
+
+// findSize asks for the first byte: the answer names the ticket's size.
+func (c *Client) findSize(ctx context.Context) error {
+	err := c.do(ctx, &call{method: "GET", headers: []string{"range: bytes=0-0"}}, func(a *answer) error {
+		if a.status == 416 {
+			// An empty image: content-range is "bytes */0".
+			if a.header["content-range"] == "bytes */0" {
+				_, err := io.Copy(io.Discard, a.body)
+				return err
+			}
+		}
+		if a.status != 206 {
+			return unexpected(a)
+		}
+		_, total, _ := strings.Cut(a.header["content-range"], "/")
+		var err error
+		if c.size, err = strconv.ParseInt(total, 10, 64); err != nil || c.size < 0 {
+			return fmt.Errorf("the server's content-range %.60q has no size", a.header["content-range"])
+		}
+		_, err = io.Copy(io.Discard, a.body)
+		return err
+	})
+	return err
+}
+
+// Features tells what the ticket allows.
+func (c *Client) Features() Features { return c.features }
+
+// Size is the size of the image that the ticket is for, in bytes.
+func (c *Client) Size() int64 { return c.size }
+
+// Connections is how many requests may be under way.
+func (c *Client) Connections() int { return cap(c.slots) }
+
+// Local reports whether the client talks over the daemon's unix socket.
+func (c *Client) Local() bool { return c.host == "localhost" && c.plain }
+
+// Name is the URL without the secret part of the ticket.
+func (c *Client) Name() string { return c.safeURL() }
+
+// Close ends the connections; no request may be under way.
+func (c *Client) Close() error {
+	if c.closed.Swap(true) {
+		return nil
+	}
+	for range cap(c.slots) {
+		if k := <-c.slots; k != nil {
+			k.nc.Close()
+		}
+	}
+	return nil
+}
+
+// errHandled marks an error that trying again would not change.
+type errHandled struct{ error }
+
+func (e errHandled) Unwrap() error { return e.error }
+
+// do makes a request and gives the answer to f, which reads the whole body. A
+// request whose connection broke is made again on a new one: every request of
+// the API may be repeated.
+func (c *Client) do(ctx context.Context, k *call, f func(*answer) error) error {
+	deadline := time.Now().Add(c.cfg.Retry)
+	for wait := 50 * time.Millisecond; ; wait *= 2 {
+		err := c.once(ctx, k, f)
+		var final errHandled
+		if err == nil || errors.As(err, &final) || ctx.Err() != nil {
+			if errors.As(err, &final) {
+				return final.error
+			}
+			return err
+		}
+		wait = min(wait, 5*time.Second)
+		pause := wait/2 + rand.N(wait/2)
+		if !c.started || c.cfg.Retry < 0 || time.Now().Add(pause).After(deadline) {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (c *Client) once(ctx context.Context, k *call, f func(*answer) error) (err error) {
+	var slot *conn
+	select {
+	case slot = <-c.slots:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() {
+		if slot != nil && slot.spent {
+			slot.nc.Close()
+			slot = nil
+		}
+		c.slots <- slot
+	}()
+	if slot == nil {
+		nc, err := c.dial(ctx)
+		var untrusted *tls.CertificateVerificationError
+		if errors.As(err, &untrusted) {
+			return errHandled{fmt.Errorf("%w: name the CA that signed the server's certificate", err)}
+		}
+		if err != nil {
+			return err
+		}
+		slot = newConn(nc, c.plain, c.cfg.Timeout)
+	}
+	full := *k
+	full.path = c.path + k.path
+	stop := context.AfterFunc(ctx, slot.nc.interrupt)
+	a, err := slot.roundTrip(c.host, &full)
+	if err == nil {
+		err = slot.consume(a, f)
+	} else {
+		slot.spent = true
+	}
+	if !stop() {
+		slot.spent = true
+	}
+	if ctx.Err() != nil && slot.spent && err != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// consume runs f on the answer and turns what f says into an error for do.
+func (c *conn) consume(a *answer, f func(*answer) error) error {
+	err := f(a)
+	var status *statusAnswer
+	if errors.As(err, &status) {
+		err = c.fail(a)
+		if a.status == 502 || a.status == 503 || a.status == 504 {
+			return err // something between us and the daemon; it may pass
+		}
+		return errHandled{err}
+	}
+	c.spent = c.spent || err != nil || !a.drained()
+	return err
+}
+
+// statusAnswer is f's way to say that the status is not the one expected.
+type statusAnswer struct{ status int }
+
+func (e *statusAnswer) Error() string { return strconv.Itoa(e.status) }
+
+func unexpected(a *answer) error { return &statusAnswer{a.status} }
+
+// decode reads a JSON answer.
+func decode(a *answer, want int, v any) error {
+	if a.status != want {
+		return unexpected(a)
+	}
+	r := bufio.NewReader(io.LimitReader(a.body, 64<<20))
+	if err := json.NewDecoder(r).Decode(v); err != nil {
+		return fmt.Errorf("the server's answer is not the JSON it should be: %w", err)
+	}
+	_, err := io.Copy(io.Discard, a.body)
+	return err
+}
