@@ -3,6 +3,7 @@ package file
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -62,7 +63,7 @@ func (f *File) extentAt(off int64, isData bool) (span, error) {
 func (f *File) seek(off int64, isData bool) (span, error) {
 	size := f.size.Load()
 	if !isData {
-		data, err := unix.Seek(f.fd, off, unix.SEEK_DATA)
+		data, err := f.lseek(off, unix.SEEK_DATA)
 		switch {
 		case err == unix.ENXIO: // a hole up to the end
 			return span{off, size, true}, nil
@@ -74,7 +75,7 @@ func (f *File) seek(off int64, isData bool) (span, error) {
 			return span{off, min(data, size), true}, nil
 		}
 	}
-	hole, err := unix.Seek(f.fd, off, unix.SEEK_HOLE)
+	hole, err := f.lseek(off, unix.SEEK_HOLE)
 	if err != nil && err != unix.ENXIO {
 		return span{}, err
 	}
@@ -86,12 +87,19 @@ func (f *File) seek(off int64, isData bool) (span, error) {
 	return span{off, min(hole, size), false}, nil
 }
 
+func (f *File) lseek(off int64, whence int) (int64, error) {
+	f.seen.calls.Add(1)
+	return unix.Seek(f.fd, off, whence)
+}
+
 // seenExtents remembers the last few extents, for the walks of several readers.
 type seenExtents struct {
 	mu   sync.Mutex
 	gen  uint64 // the state of the disk that they describe
 	list [8]span
 	next int
+
+	calls atomic.Uint64 // of lseek: the cost of walking
 }
 
 func (s *seenExtents) find(off int64, gen uint64) (span, bool) {
