@@ -56,6 +56,9 @@ func (e *OptionError) Error() string {
 	if e.Message != "" {
 		s += ": " + printable(e.Message)
 	}
+	if e.Reply == nbd.RepErrTLSRequired {
+		s += ": " + ErrTLSRequired.Error()
+	}
 	return s
 }
 

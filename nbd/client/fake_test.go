@@ -29,7 +29,8 @@ type fake struct {
 	info  *nbd.Info // block sizes
 	// option, if not nil, answers options before the usual answers do.
 	option func(f *fake, o nbd.Option, data []byte) (done bool)
-	asked  []nbd.Option
+	// goAnswer, if not nil, answers GO whole.
+	goAnswer func(f *fake, o nbd.Option, data []byte) bool
 }
 
 func socketPair(t testing.TB) (a, b net.Conn) {
@@ -90,7 +91,9 @@ func (f *fake) handshake() bool {
 			return false
 		}
 		data := f.read(int(h.Len))
-		f.asked = append(f.asked, h.Option)
+		if f.goAnswer != nil && f.goAnswer(f, h.Option, data) {
+			return true
+		}
 		if f.option != nil && f.option(f, h.Option, data) {
 			continue
 		}

@@ -22,7 +22,7 @@ type sender struct {
 	vec    [][]byte // what to send, in order
 	rest   net.Buffers
 	raw    syscall.RawConn // of a plain socket, for sendfile
-	file   fileSend
+	file   *fileSend
 	joined []byte // where small pieces are joined, not on plain sockets
 }
 
@@ -36,7 +36,7 @@ func newSender(nc net.Conn, m nbd.Mode) sender {
 		s.raw, _ = sc.SyscallConn()
 	}
 	if s.raw != nil {
-		s.file.init()
+		s.file = newFileSend()
 	}
 	return s
 }
@@ -141,7 +141,8 @@ type fileSend struct {
 	try  func(fd uintptr) bool // made once
 }
 
-func (f *fileSend) init() {
+func newFileSend() *fileSend {
+	f := new(fileSend)
 	f.try = func(fd uintptr) bool {
 		for f.left > 0 {
 			n, err := unix.Sendfile(int(fd), f.fd, &f.off, int(min(f.left, 1<<30)))
@@ -158,6 +159,7 @@ func (f *fileSend) init() {
 		}
 		return true
 	}
+	return f
 }
 
 // send returns how many bytes it could not send. An error of the socket is a
