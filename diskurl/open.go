@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/driver/file"
@@ -36,10 +37,15 @@ type Options struct {
 	ForceShare bool
 	// Cache and AIO are QEMU's names of the modes, for local files and devices.
 	Cache, AIO string
-	// TLS is used by nbds URLs.
+	// TLS is used by nbds and https URLs.
 	TLS TLS
-	// Connections bounds the connections to an NBD server; 0 is its default.
+	// Reconnect is how long to try to get a lost server back: 0 is the
+	// driver's default, negative not at all.
+	Reconnect time.Duration
+	// Connections bounds the connections to a server; 0 is its default.
 	Connections int
+	// NoUnixSocket keeps a transfer on the network though the daemon runs here.
+	NoUnixSocket bool
 }
 
 // Open opens the disk at a URL and stacks the filters over it. Closing the
@@ -80,6 +86,8 @@ func (u URL) open(ctx context.Context, o Options) (*disk.Disk, error) {
 		return u.openLocal(ctx, o)
 	case SchemeNBD, SchemeNBDS, SchemeNBDUnix, SchemeNBDSUnix:
 		return u.openNBD(ctx, o)
+	case SchemeHTTP, SchemeHTTPS:
+		return u.openHTTP(ctx, o)
 	case SchemeMem:
 		return mem.Open(u.Size)
 	case SchemeNull:

@@ -105,7 +105,7 @@ func (f *copyFlags) run(c *cobra.Command, from, to string) error {
 // complete settles what several flags say together.
 func (f *copyFlags) complete() {
 	f.src.FormatFlag, f.dst.FormatFlag = "-f", "-O"
-	f.dst.TLS, f.dst.Connections = f.src.TLS, f.src.Connections
+	f.dst.TLS, f.dst.Connections, f.dst.Reconnect = f.src.TLS, f.src.Connections, f.src.Reconnect
 	f.src.ReadOnly = true
 	f.src.Cache, f.dst.Cache = f.srcCache.value, f.cache.value
 	f.src.AIO, f.dst.AIO = f.aio.value, f.aio.value
@@ -159,7 +159,7 @@ func copySummary(s diskcopy.Stats) string {
 	}
 	fmt.Fprintf(&b, " zeros by: %s\n", s.ZeroBy)
 	if s.ResumedAt > 0 || s.ResentBytes > 0 {
-		fmt.Fprintf(&b, "resumed at offset %d, %d bytes were sent again\n", s.ResumedAt, s.ResentBytes)
+		fmt.Fprintf(&b, "resumed at offset %d, up to %d bytes were sent again\n", s.ResumedAt, s.ResentBytes)
 	}
 	if s.Verified {
 		b.WriteString("verified: source and target are equal\n")
@@ -173,6 +173,8 @@ type target struct {
 	// final is the path that the complete file gets; empty if the target was
 	// there before.
 	final, partial, journal string
+	// resumed: the partial file was left by an earlier copy.
+	resumed bool
 }
 
 func (f *copyFlags) openTarget(ctx context.Context, from, to string, size int64) (*target, error) {
@@ -188,8 +190,11 @@ func (f *copyFlags) openTarget(ctx context.Context, from, to string, size int64)
 	case diskurl.Creatable(u):
 		t.final, t.partial = u.Path, u.Path+".partial"
 		f.setJournal(u)
-		if err := f.makePartial(ctx, u, t.partial, size); err != nil {
-			return nil, err
+		t.resumed = f.options.Resume && isRegular(t.partial) && isRegular(f.options.Journal)
+		if !t.resumed {
+			if err := f.makePartial(ctx, u, t.partial, size); err != nil {
+				return nil, err
+			}
 		}
 		u.Path = t.partial
 	case isRegular(u.Path) && u.Local():
@@ -213,12 +218,9 @@ func isRegular(path string) bool {
 	return err == nil && st.Mode().IsRegular()
 }
 
-// makePartial makes the file that will take the target's name, unless a copy
-// that is resumed left it.
+// makePartial makes the file that will take the target's name, in place of what
+// an earlier copy may have left.
 func (f *copyFlags) makePartial(ctx context.Context, u diskurl.URL, partial string, size int64) error {
-	if f.options.Resume && isRegular(partial) && isRegular(f.options.Journal) {
-		return nil
-	}
 	u.Path = partial
 	o := diskurl.CreateOptions{Size: size, Format: f.dst.Format, FormatFlag: "-O", Replace: true}
 	if f.options.Allocate {
@@ -234,7 +236,7 @@ func (t *target) end(err error) error {
 	switch {
 	case err == nil && t.final != "":
 		return publish(t.partial, t.final)
-	case err == nil, errors.As(err, &stopped) && stopped.Offset > 0:
+	case err == nil, t.resumed, errors.As(err, &stopped) && stopped.Offset > 0:
 		return err
 	case t.final == "":
 		return fmt.Errorf("%w; the target %s is incomplete", err, t.disk)

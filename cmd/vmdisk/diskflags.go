@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -45,6 +46,37 @@ func (s *sizeFlag) Set(text string) error {
 	return err
 }
 
+// defaultReconnect is the NBD driver's.
+const defaultReconnect = time.Minute
+
+// reconnectFlag is a duration in the form of diskurl.Options.Reconnect.
+type reconnectFlag time.Duration
+
+func (r *reconnectFlag) String() string {
+	switch d := time.Duration(*r); {
+	case d == 0:
+		return defaultReconnect.String()
+	case d < 0:
+		return "0s"
+	default:
+		return d.String()
+	}
+}
+
+func (*reconnectFlag) Type() string { return "DURATION" }
+
+func (r *reconnectFlag) Set(text string) error {
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 0 {
+		return fmt.Errorf("want a duration such as 30s")
+	}
+	if d == 0 {
+		d = -1
+	}
+	*r = reconnectFlag(d)
+	return nil
+}
+
 func newCacheFlag() *choice {
 	return newChoice("writeback", "writeback", "none", "writethrough", "directsync", "unsafe")
 }
@@ -71,9 +103,12 @@ func (d *diskFlags) register(c *cobra.Command) {
 // registerShared adds the flags that every verb has which opens a disk.
 func registerShared(f *pflag.FlagSet, o *diskurl.Options) {
 	f.BoolVarP(&o.ForceShare, "force-share", "U", false, "read a local disk although others use it")
-	f.IntVar(&o.Connections, "connections", 0, "connections to an NBD server at most (0: the default)")
-	f.StringVar(&o.TLS.CA, "tls-ca", "", "trust the certificates of this PEM file for nbds (default: the system's)")
-	f.StringVar(&o.TLS.Cert, "tls-cert", "", "client certificate for nbds, PEM")
+	f.IntVar(&o.Connections, "connections", 0, "connections to a server at most (0: the default)")
+	f.Var((*reconnectFlag)(&o.Reconnect), "reconnect", "try this long to get a lost server back (0: not at all)")
+	f.BoolVar(&o.NoUnixSocket, "no-unix-socket", false, "keep an https transfer on the network though the daemon runs on this host")
+	f.StringVar(&o.TLS.CA, "tls-ca", "", "trust the certificates of this PEM file for nbds and https (default: the system's)")
+	f.StringVar(&o.TLS.CA, "cafile", "", "the same as --tls-ca, by the name of oVirt's tools")
+	f.StringVar(&o.TLS.Cert, "tls-cert", "", "client certificate, PEM")
 	f.StringVar(&o.TLS.Key, "tls-key", "", "key of the client certificate, PEM")
 	f.StringVar(&o.TLS.Hostname, "tls-hostname", "", "name that the server's certificate must have (default: the host)")
 }

@@ -98,7 +98,7 @@ func advise(err error) string {
 		{fs.ErrExist, "--", "choose another name"},
 		{fs.ErrNotExist, "", "check the path"},
 		{fs.ErrPermission, "", "check the permissions, or run as root"},
-		{syscall.ENOSPC, "--resume", "free space there and try again"},
+		{syscall.ENOSPC, "", "free space there and try again"},
 		{disk.ErrReadOnly, "", "choose a writable disk"},
 		{syscall.EROFS, "", "choose a writable disk"},
 		{context.DeadlineExceeded, "", "see whether the server answers"},

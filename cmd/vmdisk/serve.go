@@ -72,6 +72,7 @@ Filters (--filter NAME[:KEY=VALUE,...], the first is outermost):
 	fl.Var(f.cache, "cache", "cache mode of local files, as QEMU names them")
 	fl.Var(f.aio, "aio", "asynchronous I/O of local files")
 	fl.IntVar(&f.options.Connections, "connections", 0, "connections to the NBD server behind a disk at most (0: the default)")
+	fl.Var((*reconnectFlag)(&f.options.Reconnect), "reconnect", "try this long to get a lost NBD server behind a disk back (0: not at all)")
 	fl.Var(f.tls, "tls", "TLS: off, on (the client chooses) or require (default: require if there is a certificate)")
 	fl.StringVar(&f.cert, "tls-cert", "", "certificate of this server, PEM")
 	fl.StringVar(&f.key, "tls-key", "", "key of the certificate, PEM")
