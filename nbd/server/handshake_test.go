@@ -271,11 +271,13 @@ func TestFailedContextsClear(t *testing.T) {
 	r := serveDisk(t, memDisk(t, 1<<20))
 	status := nbd.Request{Command: nbd.CmdBlockStatus, Length: 4096}
 	for name, spoil := range map[string]func(*peer){
-		"nothing":       func(*peer) {},
-		"other export":  func(p *peer) { p.want(nbd.OptSetMetaContext, nbd.AppendMetaQuery(nil, "x", nil), nbd.RepErrUnknown) },
-		"malformed":     func(p *peer) { p.want(nbd.OptSetMetaContext, []byte{1}, nbd.RepErrInvalid) },
-		"empty":         func(p *peer) { p.want(nbd.OptSetMetaContext, nbd.AppendMetaQuery(nil, "d", nil), nbd.RepAck) },
-		"unknown query": func(p *peer) { p.want(nbd.OptSetMetaContext, nbd.AppendMetaQuery(nil, "d", []string{"a:b"}), nbd.RepAck) },
+		"nothing":      func(*peer) {},
+		"other export": func(p *peer) { p.want(nbd.OptSetMetaContext, nbd.AppendMetaQuery(nil, "x", nil), nbd.RepErrUnknown) },
+		"malformed":    func(p *peer) { p.want(nbd.OptSetMetaContext, []byte{1}, nbd.RepErrInvalid) },
+		"empty":        func(p *peer) { p.want(nbd.OptSetMetaContext, nbd.AppendMetaQuery(nil, "d", nil), nbd.RepAck) },
+		"unknown query": func(p *peer) {
+			p.want(nbd.OptSetMetaContext, nbd.AppendMetaQuery(nil, "d", []string{"a:b"}), nbd.RepAck)
+		},
 	} {
 		p := r.dial(t).greet(nbd.FlagFixedNewstyle)
 		p.want(nbd.OptStructuredReply, nil, nbd.RepAck)

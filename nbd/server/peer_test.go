@@ -7,12 +7,14 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/driver/file"
 	"github.com/vmdisk/vmdisk/driver/mem"
 	"github.com/vmdisk/vmdisk/nbd"
 	"github.com/vmdisk/vmdisk/nbd/server"
@@ -361,4 +363,24 @@ func (p *peer) alive() {
 // testLog sends a server's log to the test's.
 func testLog(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), nil))
+}
+
+func fileDisk(t testing.TB, size int64) *disk.Disk {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "img")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = f.Truncate(size)
+	f.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := file.OpenDisk(context.Background(), path, file.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
 }
