@@ -18,7 +18,7 @@ func TestOpenTicket(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		(&url.URL{Scheme: "file", Path: path}).String(): "",
-		"nbd:unix:/missing.sock:exportname=sda":         "nbd+unix:///sda?socket=%2Fmissing.sock",
+		"nbd:unix:/missing.sock:exportname=sda":         "nbd+unix:///sda?socket=/missing.sock",
 		"nbd:127.0.0.1:1:exportname=x":                  "nbd://127.0.0.1:1/x",
 		"nbd:127.0.0.1:1":                               "nbd://127.0.0.1:1",
 		"nbd://127.0.0.1:1/x":                           "nbd://127.0.0.1:1/x",

@@ -70,11 +70,7 @@ func Open(ctx context.Context, rawURL string, o Options) (*disk.Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	top, err := stack(base, specs)
-	if err != nil {
-		return nil, errors.Join(err, base.Close())
-	}
-	return top, nil
+	return stack(base, specs)
 }
 
 func (u URL) open(ctx context.Context, o Options) (*disk.Disk, error) {
@@ -154,4 +150,13 @@ func Same(a, b URL) bool {
 	fa, errA := os.Stat(a.Path)
 	fb, errB := os.Stat(b.Path)
 	return errA == nil && errB == nil && os.SameFile(fa, fb)
+}
+
+// ZeroProbe tells which ways of zeroing a storage has.
+type ZeroProbe = file.ZeroProbe
+
+// ProbeZero tries each way of zeroing on the storage that path lies on, without
+// changing any content; see file.ProbeZero.
+func ProbeZero(ctx context.Context, path string) (*ZeroProbe, error) {
+	return file.ProbeZero(ctx, path)
 }
