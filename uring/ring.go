@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -47,6 +48,8 @@ type Ring struct {
 	bulk                    int    // bytes the queued reads and writes move
 	anchor                  []byte // last buffer prepared: makes callers' buffers escape to the heap
 
+	wakeMu    sync.Mutex // keeps Wake and Close apart
+	closed    bool
 	wakeFD    int
 	wakeArmed bool
 	woken     bool
@@ -203,6 +206,9 @@ func (r *Ring) RegisterBuffers(mem [][]byte) error {
 // Close ends the ring. The caller has reaped every operation that uses memory:
 // the kernel may still write to the buffers of those in flight.
 func (r *Ring) Close() error {
+	r.wakeMu.Lock()
+	r.closed = true
+	r.wakeMu.Unlock()
 	var err error
 	if r.fd >= 0 {
 		err = unix.Close(r.fd)

@@ -243,6 +243,23 @@ func TestWakeEndsAWait(t *testing.T) {
 	}
 }
 
+func TestWakeAfterClose(t *testing.T) {
+	r, err := New(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	efd, err := unix.Eventfd(0, unix.EFD_NONBLOCK) // most likely the number of the ring's
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(efd)
+	r.Wake()
+	if _, err := unix.Read(efd, make([]byte, 8)); err != unix.EAGAIN {
+		t.Errorf("Wake after Close wrote to another file (%v)", err)
+	}
+}
+
 func TestOtherThreadIsRefused(t *testing.T) {
 	r := newRing(t, 4)
 	r.Nop(1)

@@ -139,8 +139,13 @@ func (r *Ring) Woken() bool {
 }
 
 // Wake makes a Wait that is running, or the next one, return. It may be called
-// from any goroutine until Close begins.
+// from any goroutine, even after Close, when it does nothing.
 func (r *Ring) Wake() {
+	r.wakeMu.Lock()
+	defer r.wakeMu.Unlock()
+	if r.closed {
+		return // the descriptor's number may be another file's by now
+	}
 	// The counter is never read, since the poll is edge triggered.
 	_, _ = unix.Write(r.wakeFD, wakeCount)
 }
