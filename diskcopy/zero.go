@@ -168,6 +168,7 @@ func (e *engine) planHole(w *worker) (task, bool, error) {
 		e.skip(head)
 		return task{}, false, nil
 	case e.opt.Strategy == Write || !e.plan.native:
+		e.plan.how = "writes"
 		return e.take(taskWrite, min(head, e.opt.RequestSize-e.cur.off%e.opt.RequestSize)), true, nil
 	case e.opt.Strategy == StatusFirst && e.plan.status:
 		e.plan.how = "each hole, where not zero"

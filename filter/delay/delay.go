@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vmdisk/vmdisk/disk"
 )
 
@@ -44,6 +46,13 @@ func (f *filter) wait(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
 		return ctx.Err()
 	}
+	if d < precise {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		sleep(d)
+		return ctx.Err()
+	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -51,6 +60,16 @@ func (f *filter) wait(ctx context.Context, d time.Duration) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// precise: shorter delays are slept by the thread itself, since the runtime
+// wakes an idle process at whole milliseconds (a timer of 100 us took 1.1 ms).
+const precise = 2 * time.Millisecond
+
+func sleep(d time.Duration) {
+	ts := unix.NsecToTimespec(int64(d))
+	for unix.ClockNanosleep(unix.CLOCK_MONOTONIC, 0, &ts, &ts) == unix.EINTR {
 	}
 }
 
