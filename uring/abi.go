@@ -37,26 +37,25 @@ const (
 	fsyncData    = 1 << 0
 )
 
-// Opcode is the kind of an operation (IORING_OP_*).
-type Opcode uint8
+// opcode is the kind of an operation (IORING_OP_*).
+type opcode uint8
 
-// The operations that this package prepares.
 const (
-	opNop         Opcode = 0
-	opReadv       Opcode = 1
-	opWritev      Opcode = 2
-	opFsync       Opcode = 3
-	opReadFixed   Opcode = 4
-	opWriteFixed  Opcode = 5
-	opPollAdd     Opcode = 6
-	opAsyncCancel Opcode = 14
-	opFallocate   Opcode = 17
-	opRead        Opcode = 22
-	opWrite       Opcode = 23
+	opNop         opcode = 0 // for tests
+	opReadv       opcode = 1
+	opWritev      opcode = 2
+	opFsync       opcode = 3
+	opReadFixed   opcode = 4
+	opWriteFixed  opcode = 5
+	opPollAdd     opcode = 6
+	opAsyncCancel opcode = 14
+	opFallocate   opcode = 17
+	opRead        opcode = 22
+	opWrite       opcode = 23
 )
 
 // needed lists the operations without which New refuses the ring.
-var needed = [...]Opcode{
+var needed = [...]opcode{
 	opReadv, opWritev, opFsync, opReadFixed, opWriteFixed, opPollAdd, opAsyncCancel, opFallocate, opRead, opWrite,
 }
 
@@ -79,7 +78,7 @@ type params struct {
 
 // sqe is struct io_uring_sqe (64 bytes).
 type sqe struct {
-	opcode   Opcode
+	opcode   opcode
 	flags    uint8
 	ioprio   uint16
 	fd       int32

@@ -2,7 +2,6 @@ package uring
 
 import (
 	"fmt"
-	"os"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -38,9 +37,6 @@ func Carve(mem []byte, size int) [][]byte {
 	}
 	return bufs
 }
-
-// PageSize is the alignment of Alloc's memory in bytes.
-func PageSize() int { return os.Getpagesize() }
 
 // Aligned reports whether p begins at a multiple of align, a power of two, and
 // its length is one too.

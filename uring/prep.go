@@ -27,7 +27,7 @@ const (
 )
 
 // next returns the next submission entry, blank, or nil when the ring is full.
-func (r *Ring) next(op Opcode, t Target, user uint64) *sqe {
+func (r *Ring) next(op opcode, t Target, user uint64) *sqe {
 	if r.tail-atomic.LoadUint32(r.sqHead) >= r.entries {
 		return nil
 	}
@@ -41,7 +41,7 @@ func (r *Ring) next(op Opcode, t Target, user uint64) *sqe {
 	return e
 }
 
-func (r *Ring) prepRW(op Opcode, t Target, p []byte, off int64, rwf int, user uint64) *sqe {
+func (r *Ring) prepRW(op opcode, t Target, p []byte, off int64, rwf int, user uint64) *sqe {
 	e := r.next(op, t, user)
 	if e == nil {
 		return nil
@@ -91,7 +91,7 @@ func (r *Ring) Writev(t Target, vec [][]byte, off int64, rwf int, user uint64) b
 	return r.prepVec(opWritev, t, vec, off, rwf, user)
 }
 
-func (r *Ring) prepVec(op Opcode, t Target, vec [][]byte, off int64, rwf int, user uint64) bool {
+func (r *Ring) prepVec(op opcode, t Target, vec [][]byte, off int64, rwf int, user uint64) bool {
 	if len(vec) > MaxIovecs || r.iovUsed+len(vec) > iovArena {
 		return false
 	}
@@ -144,9 +144,6 @@ func (r *Ring) Poll(fd int, user uint64) bool {
 	}
 	return e != nil
 }
-
-// Nop queues an operation that does nothing, for measuring the ring.
-func (r *Ring) Nop(user uint64) bool { return r.next(opNop, Target{FD: -1}, user) != nil }
 
 // Cancel queues the cancellation of an operation that was submitted with user.
 // The operation still completes, with ECANCELED if it was stopped in time.

@@ -52,7 +52,6 @@ type Ring struct {
 	closed    bool
 	wakeFD    int
 	wakeArmed bool
-	woken     bool
 }
 
 // New sets up a ring for up to entries operations prepared at once (rounded up
@@ -224,7 +223,3 @@ func (r *Ring) Close() error {
 	r.fd, r.wakeFD, r.ring, r.sqes, r.iovs = -1, -1, nil, nil, nil
 	return err
 }
-
-// Deferred reports whether completions run only in the owner's calls
-// (IORING_SETUP_DEFER_TASKRUN), the fastest mode.
-func (r *Ring) Deferred() bool { return r.flags&setupDeferTaskrun != 0 }

@@ -32,11 +32,6 @@ func (c Completion) Err() error {
 	return nil
 }
 
-// Free returns how many more operations can be prepared before a Submit.
-func (r *Ring) Free() int {
-	return int(r.entries - (r.tail - atomic.LoadUint32(r.sqHead)))
-}
-
 // Submit hands the prepared operations to the kernel and does not wait. What
 // the kernel could not take yet (EAGAIN, EBUSY) stays queued for the next call.
 func (r *Ring) Submit() error {
@@ -123,19 +118,9 @@ func (r *Ring) take(dst []Completion) int {
 
 // own handles the completions of the ring's own operations.
 func (r *Ring) own(c *cqe) {
-	if c.userData == wakeUser {
-		r.woken = true
-		if c.flags&cqeFMore == 0 {
-			r.wakeArmed = false
-		}
+	if c.userData == wakeUser && c.flags&cqeFMore == 0 {
+		r.wakeArmed = false
 	}
-}
-
-// Woken reports, once, that Wake was called since the last time.
-func (r *Ring) Woken() bool {
-	w := r.woken
-	r.woken = false
-	return w
 }
 
 // Wake makes a Wait that is running, or the next one, return. It may be called

@@ -2,6 +2,7 @@ package file
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -330,5 +332,77 @@ func TestConformanceMatrix(t *testing.T) {
 				return d
 			}, disktest.Options{Ops: 100})
 		})
+	}
+}
+
+// cancelAfter is a context that ends by itself after being asked n times.
+type cancelAfter struct {
+	context.Context
+	n int
+}
+
+func (c *cancelAfter) Err() error {
+	if c.n--; c.n < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// TestLongZeroIsCancelled: between the steps of a long zero, after which the
+// beginning is zeroed and the rest as it was.
+func TestLongZeroIsCancelled(t *testing.T) {
+	t.Parallel()
+	for _, fl := range []disk.Flags{disk.MayTrim, disk.MayTrim | disk.FastOnly} {
+		f := openFile(t, newFile(t, t.TempDir(), 1<<30), Options{})
+		last := int64(1<<30 - 4096)
+		if err := errors.Join(f.WriteAt(bg, random(4096, 1), 0, 0), f.WriteAt(bg, random(4096, 2), last, 0)); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Zero(&cancelAfter{bg, 2}, 0, 1<<30, fl); !errors.Is(err, context.Canceled) {
+			t.Fatalf("flags %b: %v, want context canceled", fl, err)
+		}
+		p := make([]byte, 4096)
+		if err := f.ReadAt(bg, p, 0); err != nil || !bytes.Equal(p, make([]byte, 4096)) {
+			t.Errorf("flags %b: the first step was not made (%v)", fl, err)
+		}
+		if err := f.ReadAt(bg, p, last); err != nil || !bytes.Equal(p, random(4096, 2)) {
+			t.Errorf("flags %b: the last step was made (%v)", fl, err)
+		}
+		if err := f.Zero(bg, 0, 1<<30, fl); err != nil || f.Served()[PunchHole] < 2 {
+			t.Errorf("flags %b: %v, steps %v", fl, err, f.Served())
+		}
+	}
+}
+
+// TestStepsFollowTheStorage: slow calls make shorter steps, quick ones longer.
+func TestStepsFollowTheStorage(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		step, want int64
+		took       time.Duration
+	}{
+		{firstStep, 2 * firstStep, time.Millisecond}, {firstStep, firstStep, 100 * time.Millisecond},
+		{firstStep, firstStep / 2, time.Second}, {leastStep, leastStep, time.Minute}, {mostStep, mostStep, 0},
+	} {
+		if got := nextStep(c.step, c.took); got != c.want {
+			t.Errorf("after a step of %d in %v: %d, want %d", c.step, c.took, got, c.want)
+		}
+	}
+}
+
+// TestHugeSparse: a whole disk of 8 TiB is zeroed, trimmed and mapped in a few
+// calls.
+func TestHugeSparse(t *testing.T) {
+	t.Parallel()
+	const size = 8 << 40
+	f := openFile(t, newFile(t, t.TempDir(), size), Options{})
+	if err := errors.Join(f.Zero(bg, 0, size, disk.MayTrim|disk.FastOnly), f.Trim(bg, 0, size, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if n := f.Served()[PunchHole]; n > 400 {
+		t.Errorf("%d calls", n)
+	}
+	if got := walk(t, f, 16); len(got) != 1 || got[0] != (disk.Extent{Len: size, Flags: holeFlags}) {
+		t.Errorf("extents %+v", got)
 	}
 }
