@@ -1,6 +1,8 @@
 package diskurl
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -104,29 +106,37 @@ type filterKind struct {
 	summary string
 	// build reads its parameters from p (which remembers the first error) and
 	// puts the filter over child; it is only kept if p is content.
-	build func(child *disk.Disk, p *params) (*disk.Disk, error)
+	build func(ctx context.Context, child *disk.Disk, p *params) (*disk.Disk, error)
 }
 
-// stack puts the filters over base, the first outermost. On an error base stays
-// open and belongs to the caller.
-func stack(base *disk.Disk, specs []FilterSpec) (*disk.Disk, error) {
+// stack puts the filters over base, the first outermost. On an error base is
+// closed with what was put over it.
+func stack(ctx context.Context, base *disk.Disk, specs []FilterSpec) (*disk.Disk, error) {
 	top := base
 	for _, spec := range slices.Backward(specs) {
-		kind, err := spec.kind()
+		next, err := spec.put(ctx, top)
 		if err != nil {
-			return nil, err
-		}
-		p := &params{values: spec.Params}
-		next, err := kind.build(top, p)
-		if bad := p.finish(); bad != nil {
-			return nil, filterError(spec.String(), bad.Error())
-		}
-		if err != nil {
-			return nil, fmt.Errorf("filter %s: %w", spec, err)
+			return nil, errors.Join(err, top.Close())
 		}
 		top = next
 	}
 	return top, nil
+}
+
+func (f FilterSpec) put(ctx context.Context, child *disk.Disk) (*disk.Disk, error) {
+	kind, err := f.kind()
+	if err != nil {
+		return nil, err
+	}
+	p := &params{values: f.Params}
+	d, err := kind.build(ctx, child, p)
+	if bad := p.finish(); bad != nil {
+		return nil, filterError(f.String(), bad.Error())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("filter %s: %w", f, err)
+	}
+	return d, nil
 }
 
 func (f FilterSpec) kind() (filterKind, error) {
@@ -202,6 +212,28 @@ func (p *params) size(key string, def int64) int64 {
 		p.fail(key, err)
 	}
 	return n
+}
+
+// sizeRange reads FROM-TO, two sizes; 0 and 0 if it is not given.
+func (p *params) sizeRange(key string) (from, to int64) {
+	v, ok := p.lookup(key)
+	if !ok {
+		return 0, 0
+	}
+	low, high, ok := strings.Cut(v, "-")
+	from, err := ParseSize(low)
+	if err == nil {
+		to, err = ParseSize(high)
+	}
+	if !ok || err != nil || to <= from {
+		p.fail(key, fmt.Errorf("%q is not FROM-TO, two sizes", v))
+	}
+	return from, to
+}
+
+func (p *params) given(key string) bool {
+	_, ok := p.lookup(key)
+	return ok
 }
 
 func (p *params) count(key string, def int64) int64 {

@@ -22,7 +22,7 @@ func (u URL) openNBD(ctx context.Context, o Options) (*disk.Disk, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", u, err)
 	}
-	return disk.New(d, u.String()), nil
+	return d, nil
 }
 
 // client says how to reach the server of an NBD URL.

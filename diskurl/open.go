@@ -70,7 +70,7 @@ func Open(ctx context.Context, rawURL string, o Options) (*disk.Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	return stack(base, specs)
+	return stack(ctx, base, specs)
 }
 
 func (u URL) open(ctx context.Context, o Options) (*disk.Disk, error) {

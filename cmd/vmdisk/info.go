@@ -11,6 +11,7 @@ import (
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/diskurl"
+	"github.com/vmdisk/vmdisk/report"
 )
 
 type infoResult struct {
@@ -43,14 +44,25 @@ type infoResult struct {
 func newInfo() *cobra.Command {
 	var d diskFlags
 	var asJSON bool
+	var probeZero string
 	c := &cobra.Command{
-		Use:   "info DISK",
-		Short: "Describe a disk",
+		Use:   "info DISK | --probe-zero PATH",
+		Short: "Describe a disk, or how its storage zeroes",
 		Long: `Describe a disk: size, limits and what it can do natively, by emulation or not at all.
 
-This is the only command that tells an image's format by its first bytes.`,
-		Args: args(1, 1, "one DISK"),
+This is the only command that tells an image's format by its first bytes.
+
+--probe-zero PATH tries each way of zeroing on the storage of PATH and shows which work and how
+long each takes. It never changes content: for a file or directory it uses a new unnamed file
+beside it, on a block device a range that reads as zeros already.`,
+		Args: args(0, 1, "one DISK"),
 		RunE: func(c *cobra.Command, a []string) error {
+			if (len(a) == 1) == (probeZero != "") {
+				return usagef("want either one DISK or --probe-zero PATH")
+			}
+			if probeZero != "" {
+				return showZeroProbe(c.Context(), c.OutOrStdout(), probeZero, asJSON)
+			}
 			r, err := inspect(c.Context(), a[0], d.opening(true))
 			if err != nil {
 				return err
@@ -62,6 +74,7 @@ This is the only command that tells an image's format by its first bytes.`,
 		},
 	}
 	d.register(c)
+	c.Flags().StringVar(&probeZero, "probe-zero", "", "show which ways of zeroing the storage of this path has")
 	c.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
 	return c
 }
@@ -83,7 +96,8 @@ func inspect(ctx context.Context, rawURL string, o diskurl.Options) (infoResult,
 		return r, err
 	}
 	r.fill(d)
-	return r, errors.Join(r.addDetails(ctx, d), d.Close())
+	err = errors.Join(r.addDetails(ctx, d), d.Close())
+	return r, err
 }
 
 func (r *infoResult) fill(d *disk.Disk) {
@@ -113,7 +127,7 @@ func (r *infoResult) addDetails(ctx context.Context, d *disk.Disk) error {
 func (r *infoResult) print(w io.Writer) error {
 	var b strings.Builder
 	line := func(name, format string, a ...any) {
-		fmt.Fprintf(&b, "%-14s %s\n", name+":", fmt.Sprintf(format, a...))
+		fmt.Fprintf(&b, "%-24s %s\n", name+":", fmt.Sprintf(format, a...))
 	}
 	line("disk", "%s", r.Disk)
 	if r.Probed && r.Format != "raw" {
@@ -152,8 +166,11 @@ func (r *infoResult) access() string {
 }
 
 func limit(n int64, none string) string {
-	if n == 0 {
+	switch {
+	case n == 0:
 		return none
+	case n >= 1<<60:
+		return "any"
 	}
 	return diskurl.FormatSize(n)
 }
@@ -167,4 +184,29 @@ func names(maps []disk.MapName) string {
 		parts = append(parts, string(m))
 	}
 	return strings.Join(parts, ", ")
+}
+
+func showZeroProbe(ctx context.Context, w io.Writer, path string, asJSON bool) error {
+	p, err := diskurl.ProbeZero(ctx, path)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return writeJSON(w, p)
+	}
+	t := &report.Table{
+		Title:   fmt.Sprintf("zeroing %s on %s (%s)", diskurl.FormatSize(p.Length), p.Path, p.Storage),
+		Columns: []report.Column{{Name: "way"}, {Name: "result"}, {Name: "time", Unit: "us", Digits: 1}, {Name: "allocated after"}},
+	}
+	for _, r := range p.Rungs {
+		row := []any{r.Rung, "works", r.Microseconds, nil}
+		if !r.Works {
+			row[1] = strings.TrimSpace(r.Errno + " " + r.Error)
+		}
+		if r.Allocated != nil {
+			row[3] = *r.Allocated
+		}
+		t.Add(row...)
+	}
+	return report.TextItem(w, t)
 }
