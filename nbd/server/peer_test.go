@@ -21,7 +21,7 @@ import (
 )
 
 // patience bounds every wait of a test; it passes only when something hangs.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // running is a server on a unix socket.
 type running struct {
