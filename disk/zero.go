@@ -289,7 +289,10 @@ func (d *Disk) driverExtents(ctx context.Context, l *limits, m MapName, off, n i
 			got = got[:i+1]
 			break
 		}
-		end += got[i].Len
+		if end += got[i].Len; end >= off+n {
+			got = got[:i+1] // the range was widened to blocks: nothing may begin past it
+			break
+		}
 	}
 	// A driver may answer in units below Min, so the part before off can hold
 	// several extents.
