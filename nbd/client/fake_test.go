@@ -199,3 +199,8 @@ func within(t testing.TB, ch <-chan struct{}, what string) {
 func isMalformed(err error) bool {
 	return errors.Is(err, nbd.ErrMalformed) && errors.Is(err, ErrDisconnected)
 }
+
+// dialTo is a Dialer that hands out one connection.
+func dialTo(nc net.Conn) func(context.Context, string, string) (net.Conn, error) {
+	return func(context.Context, string, string) (net.Conn, error) { return nc, nil }
+}

@@ -511,7 +511,7 @@ func TestTLSFailsClosed(t *testing.T) {
 		theirs.Close()
 	}()
 	cfg := Config{Network: "fake", Addr: "x", TLS: &tls.Config{RootCAs: pool},
-		Dialer: func(context.Context, string, string) (net.Conn, error) { return ours, nil }}
+		Dialer: dialTo(ours)}
 	if _, err := Dial(context.Background(), cfg); !errors.Is(err, ErrNoTLS) {
 		t.Error(err)
 	}
