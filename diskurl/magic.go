@@ -16,8 +16,8 @@ var magics = []struct {
 	at     int
 	bytes  string
 }{
-	{"qcow2", 0, "QFI\xfb\x00\x00\x00"}, // versions 2 and 3; version 1 is "qcow"
-	{"qcow", 0, "QFI\xfb"},
+	{"qcow", 0, "QFI\xfb\x00\x00\x00\x01"},
+	{"qcow2", 0, "QFI\xfb"},
 	{"luks", 0, "LUKS\xba\xbe"},
 	{"qed", 0, "QED\x00"},
 	{"vmdk", 0, "KDMV"},
