@@ -98,7 +98,11 @@ func (f *File) Readv(ctx context.Context, vec [][]byte, off int64) error {
 			return nil
 		}
 	}
-	for _, p := range vec { // short, interrupted or failed: the plain way tells
+	// Short, interrupted or failed: the plain way finishes it, or tells.
+	if f.opts.Cache.direct() {
+		return f.readBounced(vec, off, n)
+	}
+	for _, p := range vec {
 		if err := f.ReadAt(ctx, p, off); err != nil {
 			return err
 		}
@@ -122,6 +126,9 @@ func (f *File) Writev(ctx context.Context, vec [][]byte, off int64, fl disk.Flag
 		if got, err := unix.Pwritev2(f.fd, vec, off, f.rwf(fl)); err == nil && int64(got) == n {
 			return nil
 		}
+	}
+	if f.opts.Cache.direct() {
+		return f.writeBounced(vec, off, n, f.rwf(fl))
 	}
 	for _, p := range vec {
 		if err := f.WriteAt(ctx, p, off, fl); err != nil {

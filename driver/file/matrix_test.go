@@ -48,12 +48,13 @@ func matrix(t testing.TB) []storage {
 		return m
 	}
 	rows := []storage{
-		{name: "ext4", path: onFS(t, hostfs.Ext4), zero: native},
-		{name: "xfs", path: onFS(t, hostfs.XFS), zero: native},
-		{name: "btrfs", path: onFS(t, hostfs.Btrfs), zero: native},
-		{name: "tmpfs", path: onFS(t, hostfs.Tmpfs), zero: with(below(PunchAllocate, PunchHole), PunchHole)},
-		{name: "ext2", path: onFS(t, hostfs.Ext2), zero: with(below(WriteZeros, PunchHole), PunchHole)},
-		{name: "ramfs", path: onFS(t, hostfs.Ramfs), zero: below(WriteZeros, WriteZeros), trim: numRungs},
+		{name: "ext4", path: onFS(t, hostfs.Ext4, hostfs.Options{}), zero: native},
+		{name: "xfs", path: onFS(t, hostfs.XFS, hostfs.Options{}), zero: native},
+		{name: "xfs4096", path: onFS(t, hostfs.XFS, hostfs.Options{Sector: 4096}), zero: native},
+		{name: "btrfs", path: onFS(t, hostfs.Btrfs, hostfs.Options{}), zero: native},
+		{name: "tmpfs", path: onFS(t, hostfs.Tmpfs, hostfs.Options{}), zero: with(below(PunchAllocate, PunchHole), PunchHole)},
+		{name: "ext2", path: onFS(t, hostfs.Ext2, hostfs.Options{}), zero: with(below(WriteZeros, PunchHole), PunchHole)},
+		{name: "ramfs", path: onFS(t, hostfs.Ramfs, hostfs.Options{}), zero: below(WriteZeros, WriteZeros), trim: numRungs},
 		{name: "loop512", path: onLoop(hostfs.Options{}), zero: native, trim: Discard},
 		{name: "loop4096", path: onLoop(hostfs.Options{Sector: 4096}), zero: native, trim: Discard},
 		// A device that offloads nothing: the kernel writes.
@@ -86,9 +87,9 @@ func matrix(t testing.TB) []storage {
 }
 
 // onFS makes one file system and returns what makes files on it.
-func onFS(t testing.TB, kind hostfs.Kind) func(testing.TB) string {
+func onFS(t testing.TB, kind hostfs.Kind, o hostfs.Options) func(testing.TB) string {
 	t.Helper()
-	dir := hostfs.Mount(t, kind, hostfs.Options{})
+	dir := hostfs.Mount(t, kind, o)
 	return func(t testing.TB) string {
 		t.Helper()
 		sub, err := os.MkdirTemp(dir, "")
@@ -320,7 +321,7 @@ func TestConformanceMatrix(t *testing.T) {
 			continue
 		}
 		cache := Writeback
-		if strings.HasPrefix(row.name, "loop") || row.name == "xfs" || row.name == "btrfs" {
+		if strings.HasPrefix(row.name, "loop") || strings.HasPrefix(row.name, "xfs") || row.name == "btrfs" {
 			cache = None
 		}
 		t.Run(row.name, func(t *testing.T) {

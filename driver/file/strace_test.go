@@ -1,12 +1,16 @@
 package file
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/disk/disktest/hostfs"
@@ -33,8 +37,8 @@ func TestSystemCalls(t *testing.T) {
 		path string
 		want []string
 	}{
-		{onFS(t, hostfs.XFS)(t), []string{zeroRange, punch, zeroRange, "fdatasync", zeroRange, punch, fua, "fdatasync"}},
-		{onFS(t, hostfs.Tmpfs)(t), []string{zeroRange, punch, "fallocate 0", punch, punch, "fallocate 0", "fdatasync", punch, fua, "fdatasync"}},
+		{onFS(t, hostfs.XFS, hostfs.Options{})(t), []string{zeroRange, punch, zeroRange, "fdatasync", zeroRange, punch, fua, "fdatasync"}},
+		{onFS(t, hostfs.Tmpfs, hostfs.Options{})(t), []string{zeroRange, punch, "fallocate 0", punch, punch, "fallocate 0", "fdatasync", punch, fua, "fdatasync"}},
 		{onLoop(hostfs.Options{})(t), []string{zeroRange, punch, zeroRange, "fdatasync", zeroRange, "ioctl BLKDISCARD", fua, "fdatasync"}},
 	} {
 		if got := trace(t, c.path); strings.Join(got, "\n") != strings.Join(c.want, "\n") {
@@ -101,4 +105,129 @@ func flagsOf(name, args string) string {
 		return list[len(list)-1]
 	}
 	return ""
+}
+
+// underFaults runs the named test again in a process whose system calls strace
+// makes fail.
+func underFaults(t *testing.T, inject ...string) {
+	t.Helper()
+	hostfs.RequireTool(t, "strace", "strace")
+	args := []string{"-f", "-qq", "-o", os.DevNull}
+	for _, i := range inject {
+		args = append(args, "-e", "inject="+i)
+	}
+	cmd := exec.CommandContext(t.Context(), "strace", append(args, os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")...)
+	cmd.Env = append(os.Environ(), "VMDISK_UNDER_FAULTS=1")
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// isChild reports whether this is the process under strace, which counts calls by
+// thread: the test then stays on one.
+func isChild() bool {
+	if os.Getenv("VMDISK_UNDER_FAULTS") == "" {
+		return false
+	}
+	runtime.LockOSThread()
+	return true
+}
+
+// TestWithoutIOUring: as in a container whose seccomp filter forbids io_uring.
+func TestWithoutIOUring(t *testing.T) {
+	t.Parallel()
+	if !isChild() {
+		underFaults(t, "io_uring_setup:error=EPERM")
+		return
+	}
+	path := newFile(t, t.TempDir(), 1<<20)
+	if f, err := Open(bg, path, Options{AIO: IOUring}); !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "seccomp") {
+		f.Close()
+		t.Errorf("AIO mode io_uring: %v", err)
+	}
+	f := openFile(t, path, Options{})
+	if _, err := f.NewQueue(4); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("AIO mode auto: %v", err)
+	}
+	q, err := disk.New(f, path).NewQueue(4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := random(4096, 1)
+	if errs := finish(t, q, disk.Op{Kind: disk.Write, Len: 4096, Vec: [][]byte{p}}); errs[0] != nil {
+		t.Error(errs[0])
+	}
+	if err := q.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRefusalIsRemembered: EOPNOTSUPP once, and the call is not made again; the
+// injected failures are of the first call alone.
+func TestRefusalIsRemembered(t *testing.T) {
+	t.Parallel()
+	if !isChild() {
+		underFaults(t, "fallocate:error=EOPNOTSUPP:when=1")
+		return
+	}
+	f := openFile(t, newFile(t, t.TempDir(), 1<<20), Options{})
+	for range 3 {
+		if err := f.Zero(bg, 0, 1<<20, disk.FastOnly); !errors.Is(err, disk.ErrNotFast) {
+			t.Errorf("fast zero: %v", err)
+		}
+		if err := f.Zero(bg, 0, 1<<20, 0); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := f.Served(); got[PunchAllocate] != 3 || len(got) != 1 {
+		t.Errorf("served by %v", got)
+	}
+}
+
+// TestInvalidIsNotRemembered: EINVAL once, and the call is made again.
+func TestInvalidIsNotRemembered(t *testing.T) {
+	t.Parallel()
+	if !isChild() {
+		underFaults(t, "fallocate:error=EINVAL:when=1")
+		return
+	}
+	f := openFile(t, newFile(t, t.TempDir(), 1<<20), Options{})
+	for range 3 {
+		if err := f.Zero(bg, 0, 1<<20, 0); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := f.Served(); got[PunchAllocate] != 1 || got[ZeroRange] != 2 {
+		t.Errorf("served by %v", got)
+	}
+}
+
+// TestInterrupted: EINTR is no error anywhere.
+func TestInterrupted(t *testing.T) {
+	t.Parallel()
+	if !isChild() {
+		underFaults(t, "fallocate,fdatasync:error=EINTR:when=1..2")
+		return
+	}
+	f := openFile(t, newFile(t, t.TempDir(), 1<<20), Options{})
+	if err := errors.Join(f.Zero(bg, 0, 1<<20, disk.FUA), f.Flush(bg), f.Trim(bg, 0, 1<<20, 0)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFailedFlushSticks: the kernel reports a lost write once; the Disk goes on
+// reporting it.
+func TestFailedFlushSticks(t *testing.T) {
+	t.Parallel()
+	if !isChild() {
+		underFaults(t, "fdatasync:error=EIO:when=1")
+		return
+	}
+	d := disk.New(openFile(t, newFile(t, t.TempDir(), 1<<20), Options{}), "disk")
+	for range 2 {
+		if err := d.Flush(bg); !errors.Is(err, unix.EIO) {
+			t.Errorf("flush: %v", err)
+		}
+	}
 }
