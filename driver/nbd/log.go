@@ -89,12 +89,7 @@ func (l *replayLog) reserve(seq uint64, r *client.Request) *record {
 }
 
 func (l *replayLog) newRecord(seq uint64, r *client.Request, off, n int64) *record {
-	var e *record
-	if k := len(l.spare); k > 0 {
-		e, l.spare = l.spare[k-1], l.spare[:k-1]
-	} else {
-		e = new(record)
-	}
+	e := l.takeRecord()
 	*e = record{seq: seq, cmd: r.Command, flag: r.Flags & (wire.CmdFlagNoHole | wire.CmdFlagFUA), off: off, n: n}
 	l.size += recordCost
 	if r.Command == wire.CmdWrite {
@@ -106,6 +101,21 @@ func (l *replayLog) newRecord(seq uint64, r *client.Request, off, n int64) *reco
 		l.size += e.n
 	}
 	l.records = append(l.records, e)
+	return e
+}
+
+// takeRecord returns an unused record. They are made by the slab, so that the
+// log costs no allocation per write even before the first flush.
+func (l *replayLog) takeRecord() *record {
+	if len(l.spare) == 0 {
+		slab := make([]record, 256)
+		for i := range slab {
+			l.spare = append(l.spare, &slab[i])
+		}
+	}
+	k := len(l.spare) - 1
+	e := l.spare[k]
+	l.spare = l.spare[:k]
 	return e
 }
 

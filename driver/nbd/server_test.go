@@ -1,0 +1,84 @@
+package nbd_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/disk/disktest"
+	"github.com/vmdisk/vmdisk/driver/mem"
+	"github.com/vmdisk/vmdisk/driver/nbd"
+	"github.com/vmdisk/vmdisk/nbd/client"
+	"github.com/vmdisk/vmdisk/nbd/server"
+)
+
+// ownServer serves d on a unix socket until the test ends.
+func ownServer(tb testing.TB, d *disk.Disk) client.Config {
+	tb.Helper()
+	dir, err := os.MkdirTemp("", "nbd")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	s, err := server.New(server.Config{Exports: []server.Export{{Name: "d", Disk: d}}})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(context.Background(), l) }()
+	tb.Cleanup(func() {
+		if err := errors.Join(s.Shutdown(context.Background()), <-ended, d.Close()); err != nil {
+			tb.Error(err)
+		}
+		os.RemoveAll(dir)
+	})
+	return client.Config{Network: "unix", Addr: l.Addr().String(), Export: "d"}
+}
+
+func openOwn(size int64, edit func(*nbd.Config)) disktest.Opener {
+	return func(tb testing.TB) *disk.Disk {
+		m, err := mem.Open(size)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		cfg := nbd.Config{Client: ownServer(tb, m)}
+		if edit != nil {
+			edit(&cfg)
+		}
+		d, err := nbd.Open(context.Background(), cfg)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return d
+	}
+}
+
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	for name, edit := range map[string]func(*nbd.Config){
+		"extended":       nil,
+		"structured":     func(c *nbd.Config) { c.Client.Headers = client.StructuredReplies },
+		"simple":         func(c *nbd.Config) { c.Client.Headers = client.SimpleReplies },
+		"one connection": func(c *nbd.Config) { c.Client.Connections = 1 },
+		"no replay":      func(c *nbd.Config) { c.NoReplay = true },
+		"small log":      func(c *nbd.Config) { c.ReplayLimit = 100 << 10 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			disktest.Conformance(t, openOwn(3<<20+12345, edit), disktest.Options{Ops: 150})
+		})
+	}
+}
+
+func TestAllocations(t *testing.T) {
+	disktest.Allocations(t, openPeer("nbdkit", "-f", "-U", "SOCK", "memory", "8M")(t))
+}
+
+func BenchmarkDriver(b *testing.B) { disktest.Benchmark(b, openOwn(1<<30, nil)) }
