@@ -225,6 +225,14 @@ type Run struct {
 	Kernel   string
 	Notes    []jobfile.Note
 	Bounds   []Bound
+	// Samples are the values of each cell over the rounds of a repeated run.
+	Samples []Cell
+}
+
+// Cell is one figure of one job over repeated runs.
+type Cell struct {
+	Job, Dir, Metric string // Metric: iops, bw (bytes/s), lat_mean, lat_p50, lat_p99 (ns)
+	Values           []float64
 }
 
 // JobText is a job file as it was given.
