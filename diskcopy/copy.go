@@ -39,10 +39,10 @@ func copyDisk(ctx context.Context, dst, src *disk.Disk, o Options, clk *clock) (
 		return Stats{}, err
 	}
 	defer e.close()
+	defer func() { e.journal.close() }()
 	if err := e.openJournal(); err != nil {
 		return e.stats(), err
 	}
-	defer e.journal.close()
 	p := startProgress(o, "copy", e.size, &e.done)
 	err = e.copy()
 	p.stop()

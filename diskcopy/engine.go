@@ -25,7 +25,8 @@ type engine struct {
 	mu       sync.Mutex
 	changed  sync.Cond // on mu: a worker became idle, or the probe ended
 	walk     *walker
-	cur      span // what is left of the walker's last span
+	cur      span  // what is left of the walker's last span
+	sent     int64 // the end of the last task
 	plan     zeroPlan
 	workers  []*worker
 	busy     int
@@ -107,6 +108,9 @@ func (e *engine) stats() Stats {
 	for _, w := range e.workers {
 		s.Counts.merge(&w.counts)
 	}
+	if e.journal != nil {
+		s.ResumedAt, s.ResentBytes = e.journal.resumed, e.journal.resent.Load()
+	}
 	if s.ZeroBy == "" {
 		s.ZeroBy = e.plan.outcome(s.Zero.Ops > 0)
 	}
@@ -174,9 +178,15 @@ func (e *engine) next(w *worker) (task, bool) {
 	if ok {
 		w.at = t.off
 		e.busy++
-		e.journal.issued(t.off + t.n)
+		e.send(t)
 	}
 	return t, ok
+}
+
+// send notes that t is about to be done.
+func (e *engine) send(t task) {
+	e.sent = t.off + t.n
+	e.journal.issued(e.sent)
 }
 
 // findTask finds the next task; what needs none is dealt with on the way.

@@ -29,8 +29,11 @@ func sourceErr(err error) error { return sideErr(Source, err) }
 func targetErr(err error) error { return sideErr(Target, err) }
 
 func sideErr(side Side, err error) error {
-	var have *CopyError
-	if err == nil || errors.As(err, &have) {
+	if err == nil {
+		return nil
+	}
+	var have *CopyError // allocated here, so not for nil
+	if errors.As(err, &have) {
 		return err
 	}
 	return &CopyError{Side: side, Err: err}

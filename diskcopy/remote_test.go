@@ -23,6 +23,7 @@ type remote struct {
 	wrote, zeroed                            atomic.Int64
 	onWrite                                  func(off, n int64) error
 	flushes                                  atomic.Int64
+	keep                                     bool // leave the child open
 }
 
 func (r *remote) Info() disk.Info {
@@ -81,7 +82,12 @@ func (r *remote) Extents(ctx context.Context, m disk.MapName, off, n int64, dst 
 	return r.child.Extents(ctx, m, off, n, dst)
 }
 
-func (r *remote) Close() error { return r.child.Close() }
+func (r *remote) Close() error {
+	if r.keep {
+		return nil
+	}
+	return r.child.Close()
+}
 
 const mib = 1 << 20
 

@@ -21,9 +21,9 @@ import (
 
 // The journal is a text file of JSON lines. The first identifies the copy; each
 // other one holds "done" (all below is on the target's stable storage; written
-// after a flush of the target) or "issued" (nothing at or above was sent yet; written
-// before the first request above the last such mark, not synced, since
-// it only tells how much may be sent again).
+// after a flush of the target) or "issued" (nothing above was sent yet; written
+// before the first request above the last such mark, and not synced, since it
+// only tells how much may be sent again).
 type journalHead struct {
 	Version int      `json:"vmdisk_journal"`
 	Source  identity `json:"source"`
@@ -34,6 +34,7 @@ type journalLine struct {
 	Done   int64      `json:"done,omitempty"`
 	Zeroed [][2]int64 `json:"zeroed,omitempty"` // offset and length of what else reads as zeros
 	Issued int64      `json:"issued,omitempty"`
+	Sent   int64      `json:"sent,omitempty"` // with done: exactly this far was sent, whatever issued says
 }
 
 // identity tells whether a disk is still the same one.
@@ -226,7 +227,7 @@ func parseJournal(text []byte) (head journalHead, state journalLine, valid int64
 
 // apply takes over a line, or reports false if it makes no sense.
 func (s *journalLine) apply(l journalLine, size int64) bool {
-	if l.Done < 0 || l.Done > size || l.Issued < 0 {
+	if l.Done < 0 || l.Done > size || l.Issued < 0 || l.Sent < 0 {
 		return false
 	}
 	for _, z := range l.Zeroed {
@@ -235,6 +236,9 @@ func (s *journalLine) apply(l journalLine, size int64) bool {
 		}
 	}
 	s.Done, s.Issued = max(s.Done, l.Done), max(s.Issued, min(l.Issued, size))
+	if l.Sent > 0 {
+		s.Issued = min(l.Sent, size)
+	}
 	if l.Zeroed != nil {
 		s.Zeroed = l.Zeroed
 	}
@@ -286,13 +290,14 @@ func (j *journal) wrote(off, n int64) {
 }
 
 // advance records that all below off is safe; the target has been flushed.
-func (j *journal) advance(off int64, zeroed []span) error {
+// sent, if not 0, is where a copy that ends here has come to.
+func (j *journal) advance(off int64, zeroed []span, sent int64) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.err != nil || off <= j.safe {
+	if j.err != nil || off <= j.safe && sent == 0 {
 		return j.err
 	}
-	l := journalLine{Done: off}
+	l := journalLine{Done: off, Sent: sent}
 	for _, z := range zeroed {
 		l.Zeroed = append(l.Zeroed, [2]int64{z.off, z.n})
 	}
@@ -321,19 +326,23 @@ func (j *journal) remove() error {
 	return nil
 }
 
-// checkpoint flushes the target and records the frontier from before the flush.
-func (e *engine) checkpoint() error {
+// checkpoint flushes the target and records the frontier from before the flush;
+// last, when no more tasks follow.
+func (e *engine) checkpoint(last bool) error {
 	e.mu.Lock()
-	zeroed := append([]span(nil), e.plan.known...)
+	zeroed, sent := append([]span(nil), e.plan.known...), int64(0)
+	if last {
+		sent = max(e.sent, e.journal.sentTo)
+	}
 	e.mu.Unlock()
 	f := e.frontier()
-	if f <= e.journal.resumed {
+	if f <= e.journal.resumed && !last {
 		return nil
 	}
 	if err := e.dst.Flush(e.io); err != nil {
 		return targetErr(err)
 	}
-	if err := e.journal.advance(f, zeroed); err != nil {
+	if err := e.journal.advance(f, zeroed, sent); err != nil {
 		return fmt.Errorf("journal %s: %w", e.journal.path, err)
 	}
 	return nil
@@ -355,7 +364,7 @@ func (e *engine) startCheckpoints() (stop func()) {
 				return
 			case <-tick.C:
 			}
-			if err := e.checkpoint(); err != nil {
+			if err := e.checkpoint(false); err != nil {
 				e.mu.Lock()
 				e.setErr(err)
 				e.mu.Unlock()
@@ -373,6 +382,6 @@ func (e *engine) interrupted(err error) error {
 		_ = e.dst.Flush(e.io) // err tells more
 		return err
 	}
-	_ = e.checkpoint() // without it the journal tells less, which is safe
+	_ = e.checkpoint(true) // without it the journal tells less, which is safe
 	return &InterruptedError{Offset: e.journal.safe, Size: e.size, Journal: e.journal.path, Err: err}
 }

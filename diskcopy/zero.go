@@ -274,7 +274,7 @@ func (e *engine) sampleWrites(w *worker) error {
 
 // alone copies t with the lock released meanwhile.
 func (e *engine) alone(w *worker, t task) (time.Duration, error) {
-	e.journal.issued(t.off + t.n)
+	e.send(t)
 	e.mu.Unlock()
 	defer e.mu.Lock()
 	return w.timedCopy(t)
