@@ -158,3 +158,10 @@ func eventually(t *testing.T, what string, try func() bool) {
 		}
 	}
 }
+
+// detach frees a loop device. (Not within the test's context, which has ended
+// when a cleanup runs.)
+func detach(device string) error {
+	_, err := peer.Run(context.Background(), "losetup", "--detach", device)
+	return err
+}

@@ -30,14 +30,14 @@ func Certs(dir string) error {
 	server, err := newCert(ca, &x509.Certificate{
 		Subject: pkix.Name{CommonName: "localhost"}, DNSNames: []string{"localhost"},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
-		KeyUsage:    x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		KeyUsage:    leafUsage, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	if err != nil {
 		return err
 	}
 	client, err := newCert(ca, &x509.Certificate{
 		Subject:  pkix.Name{CommonName: "client"},
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		KeyUsage: leafUsage, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	if err != nil {
 		return err
@@ -49,6 +49,10 @@ func Certs(dir string) error {
 	}
 	return nil
 }
+
+// leafUsage: QEMU refuses certificates that may not encipher keys, although with
+// ECDSA nobody does.
+const leafUsage = x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment
 
 type cert struct {
 	x509 *x509.Certificate

@@ -79,6 +79,15 @@ func (p *Proc) Stop() error {
 	return p.exitError()
 }
 
+// Wait waits until the process ends by itself and returns its failure.
+func (p *Proc) Wait() error {
+	<-p.done
+	if p.err != nil {
+		return fmt.Errorf("%s: %w: %s", p.Name, p.err, p.Stderr())
+	}
+	return nil
+}
+
 func (p *Proc) exitError() error {
 	var exit *exec.ExitError
 	if errors.As(p.err, &exit) {
