@@ -7,8 +7,8 @@ import (
 )
 
 // patience decides which writes are made inside Submit. A ring hands a buffered
-// write to a kernel thread where the file system knows no RWF_NOWAIT writes
-// (ext4): 10 us and two context switches for a copy of 1 us into the page cache.
+// write to a kernel thread where RWF_NOWAIT is refused or of no use (see
+// TryWrite): 10 us and two context switches for a copy of 1 us into the page cache.
 // Made at once it may instead meet the kernel's throttling of dirty pages, and
 // hold up everything else on the queue; after that happened, the next writes
 // take the ring.
@@ -30,13 +30,17 @@ func (q *ringQueue) atOnce(s *slot) bool {
 	switch {
 	case s.Kind == disk.Flush:
 		return f.opts.Cache == Unsafe
-	case s.Kind != disk.Write || s.Len > atOnceMax || f.opts.Cache.direct() || f.opts.Cache.sync() || f.rwf(s.Flags) != 0:
+	case s.Kind != disk.Write || s.Len > atOnceMax || !f.cachedWrite(s.Flags):
 		return false
 	case q.lost > 0:
 		q.lost--
 		return false
 	case !f.writesPlain.Load():
-		return !f.noWaitWrites.Load() && len(s.Vec) == 1 && q.probe(s)
+		if len(s.Vec) != 1 {
+			return false
+		}
+		s.err = f.TryWrite(s.Vec[0], s.Off, s.Flags)
+		return s.err != disk.ErrWouldBlock
 	}
 	start := time.Now()
 	s.err = f.perform(&s.ctx, &s.Op)
@@ -44,15 +48,4 @@ func (q *ringQueue) atOnce(s *slot) bool {
 		q.lost = lostFor
 	}
 	return true
-}
-
-// probe makes the first write of a file by TryWrite, which learns how writes are
-// best made.
-func (q *ringQueue) probe(s *slot) bool {
-	err := q.f.TryWrite(s.Vec[0], s.Off, s.Flags)
-	if !q.f.writesPlain.Load() {
-		q.f.noWaitWrites.Store(true)
-	}
-	s.err = err
-	return err != disk.ErrWouldBlock
 }

@@ -15,7 +15,7 @@ import (
 // geometry is what does not change while a file is open. Bytes all.
 type geometry struct {
 	blockDev   bool
-	tmpfs      bool
+	inMemory   bool // tmpfs or ramfs
 	fsType     int64
 	sector     int64 // logical sector of a block device; 1 for files
 	ioAlign    int64 // O_DIRECT: alignment of offset and length
@@ -57,7 +57,7 @@ func (g *geometry) learnFileSystem(fd int, st *unix.Stat_t) error {
 		return err
 	}
 	g.fsType = int64(fs.Type)
-	g.tmpfs = g.fsType == unix.TMPFS_MAGIC
+	g.inMemory = g.fsType == unix.TMPFS_MAGIC || g.fsType == unix.RAMFS_MAGIC
 	// NFS calls its transfer size a block, so no more than a page is believed.
 	g.trimAlign = min(max(int64(fs.Bsize), 1), pageSize)
 	g.preferred = min(max(int64(st.Blksize), pageSize), maxIOAlign)

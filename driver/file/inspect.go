@@ -45,7 +45,7 @@ func (f *File) Inspect(ctx context.Context) ([]disk.Attr, error) {
 
 // aio says what queues will use.
 func (f *File) aio() string {
-	if f.opts.AIO == Threads || f.opts.AIO != IOUring && (f.tmpfs || uring.Probe() != nil) {
+	if f.opts.AIO == Threads || f.opts.AIO != IOUring && (f.inMemory || uring.Probe() != nil) {
 		return string(Threads)
 	}
 	return string(IOUring)

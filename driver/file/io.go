@@ -148,12 +148,13 @@ func vecLen(vec [][]byte) (n int64) {
 
 // TryRead reads what the page cache holds, by RWF_NOWAIT. Past the page cache it
 // refuses at once: RWF_NOWAIT on O_DIRECT blocked for a median of 74 us. tmpfs
-// knows no RWF_NOWAIT but is memory (unless swapped out), so it is just read.
+// and ramfs know no RWF_NOWAIT but are memory (unless swapped out), so they are
+// just read.
 func (f *File) TryRead(p []byte, off int64) error {
 	if f.opts.Cache.direct() || f.noWaitRefused.Load() {
 		return disk.ErrWouldBlock
 	}
-	if f.tmpfs {
+	if f.inMemory {
 		return readFull(f.fd, p, off)
 	}
 	n, err := uring.Pread2(f.fd, p, off, unix.RWF_NOWAIT)
@@ -168,16 +169,21 @@ func (f *File) TryRead(p []byte, off int64) error {
 
 // inline is what an open file has learned of I/O that does not wait.
 type inline struct {
-	writesPlain   atomic.Bool // RWF_NOWAIT writes are refused, as by ext4 and tmpfs
-	noWaitWrites  atomic.Bool // RWF_NOWAIT writes are known to be accepted
-	noWaitRefused atomic.Bool // RWF_NOWAIT reads are refused
+	noWaitRefused atomic.Bool  // RWF_NOWAIT reads are refused
+	writesPlain   atomic.Bool  // RWF_NOWAIT writes are refused, or useless
+	misses        atomic.Int32 // RWF_NOWAIT writes that would have blocked, less those that did not
 }
 
-// TryWrite writes into the page cache. Where RWF_NOWAIT is refused an ordinary
-// write is made, which may meet the kernel's throttling of dirty pages: the
-// caller watches how long it takes.
+// uselessAfter is the number of misses after which RWF_NOWAIT writes are given
+// up: XFS and btrfs accept the flag, but then almost every write is found to
+// need a new time stamp or space, and "would block" for a microsecond's work.
+const uselessAfter = 8
+
+// TryWrite writes into the page cache. Where RWF_NOWAIT is refused (ext4, tmpfs)
+// or of no use an ordinary write is made, which may meet the kernel's throttling
+// of dirty pages: the caller watches how long it takes.
 func (f *File) TryWrite(p []byte, off int64, fl disk.Flags) error {
-	if f.opts.Cache.direct() || f.opts.Cache.sync() || f.rwf(fl) != 0 {
+	if !f.cachedWrite(fl) {
 		return disk.ErrWouldBlock
 	}
 	f.changing()
@@ -186,15 +192,25 @@ func (f *File) TryWrite(p []byte, off int64, fl disk.Flags) error {
 		return writeFull(f.fd, p, off, 0)
 	}
 	n, err := uring.Pwrite2(f.fd, p, off, unix.RWF_NOWAIT)
-	if err == nil && n == len(p) {
+	switch {
+	case err == nil && n == len(p):
+		if f.misses.Load() > 0 {
+			f.misses.Add(-1)
+		}
 		return nil
-	}
-	if err == unix.EOPNOTSUPP {
+	case err == unix.EOPNOTSUPP:
 		f.writesPlain.Store(true)
 		return writeFull(f.fd, p, off, 0)
+	case f.misses.Add(1) >= uselessAfter:
+		f.writesPlain.Store(true)
 	}
 	// Perhaps a part is written; the caller writes all of it again.
 	return disk.ErrWouldBlock
+}
+
+// cachedWrite reports whether a write ends in the page cache.
+func (f *File) cachedWrite(fl disk.Flags) bool {
+	return !f.opts.Cache.direct() && !f.opts.Cache.sync() && f.rwf(fl) == 0
 }
 
 // FileRange lends the file itself. Past the page cache there is nothing to

@@ -407,3 +407,36 @@ func TestHugeSparse(t *testing.T) {
 		t.Errorf("extents %+v", got)
 	}
 }
+
+// TestInlineEverywhere: on every file system, after a few tries at most, pages in
+// the cache are written and read without handing over.
+func TestInlineEverywhere(t *testing.T) {
+	t.Parallel()
+	hostfs.RequireRoot(t)
+	for _, kind := range hostfs.Kinds {
+		f := openFile(t, onFS(t, kind, hostfs.Options{})(t), Options{})
+		want, refused := random(1<<20, 3), 0
+		for off := int64(0); off < 1<<20; off += 4096 {
+			err := f.TryWrite(want[off:off+4096], off, 0)
+			if errors.Is(err, disk.ErrWouldBlock) {
+				refused++
+				err = f.WriteAt(bg, want[off:off+4096], off, 0)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if refused > 2*uselessAfter {
+			t.Errorf("%s: %d of 256 inline writes were refused", kind, refused)
+		}
+		got := make([]byte, 1<<20)
+		for off := 0; off < 1<<20; off += 4096 {
+			if err := f.TryRead(got[off:off+4096], int64(off)); err != nil {
+				t.Fatalf("%s: inline read of a page just written: %v", kind, err)
+			}
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s: read back other bytes than were written", kind)
+		}
+	}
+}

@@ -14,13 +14,13 @@ import (
 
 // NewQueue returns an io_uring of its own for this file. In AIO mode threads,
 // and in mode auto where io_uring cannot be had, it answers
-// errors.ErrUnsupported, and on tmpfs disk.ErrInline: a ring there hands every
+// errors.ErrUnsupported, and on tmpfs and ramfs disk.ErrInline: a ring there hands every
 // operation to a kernel thread, which costs more than the copy it makes.
 func (f *File) NewQueue(depth int) (disk.Queue, error) {
 	switch {
 	case f.opts.AIO == Threads:
 		return nil, fmt.Errorf("AIO mode threads: %w", errors.ErrUnsupported)
-	case f.opts.AIO != IOUring && f.tmpfs:
+	case f.opts.AIO != IOUring && f.inMemory:
 		return nil, disk.ErrInline
 	}
 	q, err := newRingQueue(f, depth)

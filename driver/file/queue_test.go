@@ -227,17 +227,22 @@ func BenchmarkQueue32(b *testing.B) {
 		name string
 		kind disk.Kind
 		one  bool
-	}{{"read-one-by-one", disk.Read, true}, {"read-batched", disk.Read, false}, {"write-one-by-one", disk.Write, true}} {
-		b.Run(mode.name, func(b *testing.B) { benchQueue(b, mode.kind, mode.one) })
+		o    Options
+	}{
+		{"read-one-by-one", disk.Read, true, Options{Cache: Unsafe}}, {"read-batched", disk.Read, false, Options{Cache: Unsafe}},
+		{"write-one-by-one", disk.Write, true, Options{Cache: Unsafe}},
+		{"direct-read-one-by-one", disk.Read, true, Options{Cache: None}}, {"direct-write-one-by-one", disk.Write, true, Options{Cache: None}},
+	} {
+		b.Run(mode.name, func(b *testing.B) { benchQueue(b, mode.kind, mode.one, mode.o) })
 	}
 }
 
-func benchQueue(b *testing.B, kind disk.Kind, oneByOne bool) {
+func benchQueue(b *testing.B, kind disk.Kind, oneByOne bool, o Options) {
 	const size, depth = 256 << 20, 32
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	path := newFile(b, b.TempDir(), size)
-	f := openFile(b, path, Options{Cache: Unsafe})
+	f := openFile(b, path, o)
 	if err := f.writeZeros(bg, 0, size); err != nil {
 		b.Fatal(err)
 	}
