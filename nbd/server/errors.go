@@ -30,14 +30,12 @@ var (
 	refuseField    = &refusal{nbd.EINVAL, "the length and the offset must be zero"}
 )
 
-// errnoOf is the one table from a disk's errors to the wire's. ENOTSUP means
+// errnoOf is the one table from a disk's errors (not nil) to the wire's. ENOTSUP means
 // "not fast" to a client, EOVERFLOW "retry shorter" and ESHUTDOWN "disconnect", so
 // none of the three is passed on from below.
 func errnoOf(err error, f disk.Flags) nbd.Errno {
 	var sys syscall.Errno
 	switch {
-	case err == nil:
-		return nbd.OK
 	case errors.Is(err, disk.ErrNotFast) && f&disk.FastOnly != 0:
 		return nbd.ENOTSUP
 	case errors.Is(err, disk.ErrReadOnly), errors.Is(err, fs.ErrPermission):

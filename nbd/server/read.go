@@ -217,12 +217,11 @@ func (t *task) readChunks(piece []byte, off, n int64, last bool) error {
 func (t *task) readSparse(piece []byte) {
 	const holeMin = 4096
 	c, off, end := t.c, int64(t.r.Offset), int64(t.r.Offset+t.r.Length)
-	var dst [16]disk.Extent
 	data := off // from here to off is data not yet sent
 	for off < end {
-		x, err := c.exp.Disk.Extents(c.ctx, disk.Allocation, off, end-off, dst[:0])
+		x, err := c.exp.Disk.Extents(c.ctx, disk.Allocation, off, end-off, t.extents[:0])
 		if err != nil {
-			x = append(dst[:0], disk.Extent{Len: end - off})
+			x = append(t.extents[:0], disk.Extent{Len: end - off})
 		}
 		for _, e := range x {
 			n := min(e.Len, end-off)

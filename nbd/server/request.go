@@ -221,12 +221,13 @@ func (c *conn) appendHeader(b []byte, r *nbd.Request, f nbd.ChunkFlags, off uint
 
 // diskError turns an error of the disk into the wire's and reports it.
 func (c *conn) diskError(r *nbd.Request, err error, f disk.Flags) (nbd.Errno, string) {
+	if err == nil {
+		return nbd.OK, ""
+	}
 	e := errnoOf(err, f)
-	if e != nbd.OK {
-		c.exp.errors.Add(1)
-		if e != nbd.ENOTSUP {
-			c.s.log.Warn("request failed", "export", c.exp.Name, "client", c.peer, "command", r.Command.String(), "error", err)
-		}
+	c.exp.errors.Add(1)
+	if e != nbd.ENOTSUP {
+		c.s.log.Warn("request failed", "export", c.exp.Name, "client", c.peer, "command", r.Command.String(), "error", err)
 	}
 	return e, messageOf(e)
 }

@@ -22,12 +22,18 @@ type task struct {
 	endGroup bool   // no data: only answers for the group
 	ids      []int  // BLOCK_STATUS: the contexts asked for, by index
 	scratch  []byte
+	extents  [16]disk.Extent
+	onWorker func() // runs the task on a new worker
 }
 
-var tasks = sync.Pool{New: func() any { return &task{scratch: make([]byte, 0, replyMax)} }}
+var tasks sync.Pool // of *task
 
 func (c *conn) newTask(r *nbd.Request) *task {
-	t := tasks.Get().(*task)
+	t, ok := tasks.Get().(*task)
+	if !ok {
+		t = &task{scratch: make([]byte, 0, replyMax)}
+		t.onWorker = func() { t.c.s.work.work(t) }
+	}
 	t.c, t.r = c, *r
 	return t
 }
@@ -35,7 +41,7 @@ func (c *conn) newTask(r *nbd.Request) *task {
 // drop ends a task.
 func (t *task) drop() {
 	t.putPiece()
-	*t = task{scratch: t.scratch[:0], ids: t.ids[:0]}
+	*t = task{scratch: t.scratch[:0], ids: t.ids[:0], onWorker: t.onWorker}
 	tasks.Put(t)
 }
 

@@ -19,13 +19,15 @@ const maxIdleWorkers = 16
 
 func (w *workers) start() { w.tasks = make(chan *task) }
 
-// do runs t on a worker.
+// do runs t on a worker. A worker that has just answered may not be back yet
+// when the client's next request comes, so new ones are started often: from a
+// function that the task keeps, since a go statement with arguments allocates.
 func (w *workers) do(t *task) {
 	select {
 	case w.tasks <- t:
 	default:
 		w.wg.Add(1)
-		go w.work(t)
+		go t.onWorker()
 	}
 }
 
