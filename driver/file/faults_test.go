@@ -90,3 +90,47 @@ func TestEIO(t *testing.T) {
 		t.Errorf("the part that is there: %v", err)
 	}
 }
+
+// TestVanishedMemory keeps the promise of Info.KernelIO: memory of a guest that
+// the guest's process has truncated gives an error, where touching it in user
+// space would end the process with SIGBUS.
+func TestVanishedMemory(t *testing.T) {
+	t.Parallel()
+	memfd, err := unix.MemfdCreate("guest", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(memfd)
+	if err := unix.Ftruncate(memfd, 64<<10); err != nil {
+		t.Fatal(err)
+	}
+	mem, err := unix.Mmap(memfd, 0, 64<<10, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(mem)
+	if err := unix.Ftruncate(memfd, 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, cache := range []Cache{Writeback, None} {
+		f := openFile(t, newFile(t, t.TempDir(), 1<<20), Options{Cache: cache, AIO: IOUring})
+		if !f.Info().KernelIO {
+			t.Fatalf("%s: no KernelIO", cache)
+		}
+		q := newQueue(t, f, 4)
+		for _, p := range [][]byte{mem[:4096], mem[1:4097]} {
+			for name, err := range map[string]error{
+				"read":        f.ReadAt(bg, p, 0),
+				"write":       f.WriteAt(bg, p, 0, 0),
+				"readv":       f.Readv(bg, [][]byte{p[:512], p[512:]}, 0),
+				"writev":      f.Writev(bg, [][]byte{p[:512], p[512:]}, 0, disk.FUA),
+				"queue read":  finish(t, q, disk.Op{Kind: disk.Read, Len: 4096, Vec: [][]byte{p}})[0],
+				"queue write": finish(t, q, disk.Op{Kind: disk.Write, Len: 4096, Vec: [][]byte{p}})[0],
+			} {
+				if !errors.Is(err, unix.EFAULT) {
+					t.Errorf("%s: %s: %v, want EFAULT", cache, name, err)
+				}
+			}
+		}
+	}
+}

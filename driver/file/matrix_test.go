@@ -430,10 +430,19 @@ func TestInlineEverywhere(t *testing.T) {
 			t.Errorf("%s: %d of 256 inline writes were refused", kind, refused)
 		}
 		got := make([]byte, 1<<20)
-		for off := 0; off < 1<<20; off += 4096 {
-			if err := f.TryRead(got[off:off+4096], int64(off)); err != nil {
-				t.Fatalf("%s: inline read of a page just written: %v", kind, err)
+		refused = 0
+		for off := int64(0); off < 1<<20; off += 4096 {
+			err := f.TryRead(got[off:off+4096], off)
+			if errors.Is(err, disk.ErrWouldBlock) {
+				refused++
+				err = f.ReadAt(bg, got[off:off+4096], off)
 			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if refused > 64 {
+			t.Errorf("%s: %d of 256 inline reads of pages just written were refused", kind, refused)
 		}
 		if !bytes.Equal(got, want) {
 			t.Errorf("%s: read back other bytes than were written", kind)
