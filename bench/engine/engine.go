@@ -26,8 +26,10 @@ type Config struct {
 	Plan *jobfile.Plan
 	// OneDisk: every job works on the disk named "", whatever its file names say.
 	OneDisk bool
-	// Open opens a disk. The engine closes it when no job uses it any more.
+	// Open opens a disk. The engine closes it when no job of the phase uses it any more.
 	Open func(context.Context, OpenRequest) (*disk.Disk, error)
+	// Close, if not nil, replaces the Close of disks that Open gave.
+	Close func(*disk.Disk) error
 	// Prepare, if not nil, is called before a phase for each job and file that is
 	// about to be opened; it lays out files and checks that devices are not in use.
 	// size is the bytes the job needs, 0 if it takes the file as it is.

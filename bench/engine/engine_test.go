@@ -36,19 +36,12 @@ func memDisk(t testing.TB, size int64) func(context.Context, OpenRequest) (*disk
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = d.Close() })
-	return func(context.Context, OpenRequest) (*disk.Disk, error) {
-		return disk.New(keep{d}, "mem"), nil
-	}
+	return func(context.Context, OpenRequest) (*disk.Disk, error) { return d, nil }
 }
-
-// keep is a disk whose Close leaves the one below open for the next phase.
-type keep struct{ *disk.Disk }
-
-func (k keep) Close() error { return nil }
 
 func runOn(t testing.TB, open func(context.Context, OpenRequest) (*disk.Disk, error), text string) *result.Run {
 	t.Helper()
-	r, err := Run(t.Context(), Config{Plan: planOf(t, text), OneDisk: true, Open: open})
+	r, err := Run(t.Context(), Config{Plan: planOf(t, text), OneDisk: true, Open: open, Close: func(*disk.Disk) error { return nil }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,6 @@ type diskKey struct {
 type sharedDisk struct {
 	d     *disk.Disk
 	users int
-	write bool
 }
 
 // target is one file of a worker.
@@ -104,6 +103,9 @@ func (r *runState) release(key diskKey) error {
 		return nil
 	}
 	delete(r.disks, key)
+	if r.cfg.Close != nil {
+		return r.cfg.Close(s.d)
+	}
 	return s.d.Close()
 }
 

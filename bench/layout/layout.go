@@ -31,7 +31,6 @@ type Preparer struct {
 // Prepare makes sure that the file of a job exists and has size bytes (0: as many
 // as it has), and that a job which writes to a device may do so.
 func (p *Preparer) Prepare(ctx context.Context, j *jobfile.Job, name string, size int64) error {
-	writes := (j.Mode.Write || j.Mode.Trim) && !j.VerifyOnly
 	st, err := os.Stat(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -40,10 +39,7 @@ func (p *Preparer) Prepare(ctx context.Context, j *jobfile.Job, name string, siz
 	case st.IsDir():
 		return fmt.Errorf("%s is a directory; directory= takes one, filename= does not", name)
 	case st.Mode()&os.ModeDevice != 0:
-		if writes && !p.Force && !j.AllowMounted {
-			return p.inUse(name)
-		}
-		return nil
+		return p.CheckUse(j, name)
 	case !st.Mode().IsRegular():
 		return fmt.Errorf("%s is neither a file nor a block device", name)
 	}
@@ -61,6 +57,15 @@ func (p *Preparer) Prepare(ctx context.Context, j *jobfile.Job, name string, siz
 		return fmt.Errorf("%s does not have %d bytes, and allow_file_create=0 keeps it from being made", name, size)
 	}
 	return p.make(ctx, j, name, have, size)
+}
+
+// CheckUse refuses a device that is in use if the job writes to it.
+func (p *Preparer) CheckUse(j *jobfile.Job, name string) error {
+	writes := (j.Mode.Write || j.Mode.Trim) && !j.VerifyOnly
+	if !writes || p.Force || j.AllowMounted {
+		return nil
+	}
+	return p.inUse(name)
 }
 
 // make extends the file. What a job reads must have been written, or it would

@@ -26,6 +26,7 @@ var verbs = []func() *cobra.Command{
 	newInfo,
 	newMap,
 	newResize,
+	newBench,
 	newVersion,
 	newMan,
 }
