@@ -19,6 +19,10 @@ type queue struct {
 	again []*op // to be started when there is a session
 	out   []*op // ended and not reaped yet; the owner's
 	watch *watchList
+	// pipe is a connection of the session pipeOf that only this queue uses, if
+	// there was one to be had.
+	pipe   *client.Pipe
+	pipeOf *client.Client
 
 	mu      sync.Mutex
 	fresh   []*op // ended, not seen by the owner
@@ -44,12 +48,8 @@ func (q *queue) Register([][]byte) error { return nil }
 
 // WatchFD makes Reap tell when fd is readable.
 func (q *queue) WatchFD(fd int, tag uint64) error {
-	if q.watch == nil {
-		w, err := newWatchList()
-		if err != nil {
-			return err
-		}
-		q.watch = w
+	if err := q.needWatch(); err != nil {
+		return err
 	}
 	return q.watch.add(fd, tag)
 }
@@ -107,9 +107,54 @@ func (q *queue) send() {
 		for n < len(q.batch) && sessionOf(q.batch[n]) == session {
 			n++
 		}
-		session.Start(q.batch[:n]...)
+		if q.adopt(session); q.pipe != nil {
+			q.pipe.Start(q.batch[:n]...)
+		} else {
+			session.Start(q.batch[:n]...)
+		}
 		clear(q.batch[:n])
 		q.batch = q.batch[:copy(q.batch, q.batch[n:])]
+	}
+}
+
+// adopt takes a connection of a new session for this queue.
+func (q *queue) adopt(session *client.Client) {
+	if session == q.pipeOf {
+		return
+	}
+	q.dropPipe()
+	q.pipeOf = session
+	if q.needWatch() == nil {
+		q.pipe = session.Pipe()
+	}
+}
+
+// needWatch makes the queue wait by poll.
+func (q *queue) needWatch() error {
+	if q.watch != nil {
+		return nil
+	}
+	w, err := newWatchList()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err == nil {
+		q.watch = w
+	}
+	return err
+}
+
+func (q *queue) dropPipe() {
+	if q.pipe != nil {
+		_ = q.pipe.Close()
+		q.pipe = nil
+		q.watch.setPipe(-1, 0)
+	}
+}
+
+// receive handles what has arrived on the queue's own connection.
+func (q *queue) receive(ctx context.Context) {
+	if q.pipe != nil && q.pipe.Receive(ctx) != nil {
+		q.dropPipe()
 	}
 }
 
@@ -120,19 +165,19 @@ func (q *queue) ended(o *op, err error) {
 	q.mu.Lock()
 	o.err = err
 	q.fresh = append(q.fresh, o)
-	wake := q.waiting
+	wake, watch := q.waiting, q.watch
 	q.waiting = false
 	q.mu.Unlock()
-	if wake {
+	switch {
+	case !wake:
+	case watch != nil:
+		watch.wake()
+	default:
 		q.signal()
 	}
 }
 
 func (q *queue) signal() {
-	if q.watch != nil {
-		q.watch.wake()
-		return
-	}
 	select {
 	case q.wake <- struct{}{}:
 	default:
@@ -158,6 +203,9 @@ func (q *queue) take(wait bool) {
 // Reap waits for completions.
 func (q *queue) Reap(ctx context.Context, min int, dst []disk.Completion) (int, error) {
 	n := 0
+	if min == 0 {
+		q.receive(ctx)
+	}
 	for {
 		q.take(false)
 		n += q.deliver(dst[n:])
@@ -197,17 +245,26 @@ func (q *queue) wait(ctx context.Context) error {
 	return q.sleep(ctx)
 }
 
-// sleep returns after signal, or when a watched descriptor is readable.
+// sleep returns after signal, or when a descriptor is ready.
 func (q *queue) sleep(ctx context.Context) error {
-	if q.watch != nil {
-		return q.watch.wait(ctx)
+	if q.watch == nil {
+		select {
+		case <-q.wake:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	select {
-	case <-q.wake:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	if q.pipe != nil {
+		q.watch.setPipe(q.pipe.Events())
 	}
+	if err := q.watch.wait(ctx); err != nil {
+		return err
+	}
+	if q.watch.pipeReady() {
+		q.receive(ctx)
+	}
+	return nil
 }
 
 // repeat starts interrupted operations again, once there is a session.
@@ -269,6 +326,7 @@ func (q *queue) Close() error {
 			_ = q.sleep(context.Background())
 		}
 	}
+	q.dropPipe()
 	if q.watch != nil {
 		return q.watch.close()
 	}

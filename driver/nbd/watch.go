@@ -27,7 +27,20 @@ func newWatchList() (*watchList, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create eventfd: %w", err)
 	}
-	return &watchList{event: fd, fds: []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, tags: []uint64{0}}, nil
+	return &watchList{event: fd, tags: make([]uint64, firstWatch),
+		fds: []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: -1}}}, nil
+}
+
+// Entries of fds before the watched descriptors.
+const (
+	eventEntry = iota
+	pipeEntry  // of the connection; negative: none
+	firstWatch
+)
+
+// setPipe sets what to wait for on the connection, fd < 0 for nothing.
+func (w *watchList) setPipe(fd int, events int16) {
+	w.fds[pipeEntry] = unix.PollFd{Fd: int32(fd), Events: events}
 }
 
 func (w *watchList) add(fd int, tag uint64) error {
@@ -37,6 +50,11 @@ func (w *watchList) add(fd int, tag uint64) error {
 	w.fds = append(w.fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
 	w.tags = append(w.tags, tag)
 	return nil
+}
+
+// pipeReady tells whether the last wait found the connection ready.
+func (w *watchList) pipeReady() bool {
+	return w.fds[pipeEntry].Fd >= 0 && w.fds[pipeEntry].Revents != 0
 }
 
 // wake ends a wait; any goroutine may call it.
@@ -52,10 +70,10 @@ func (w *watchList) wake() {
 
 // ready reports the readable descriptors without waiting.
 func (w *watchList) ready(dst []disk.Completion) (n int) {
-	if len(w.fds) == 1 || !w.poll(0) {
+	if len(w.fds) == firstWatch || !w.poll(0) {
 		return 0
 	}
-	for i := 1; i < len(w.fds) && n < len(dst); i++ {
+	for i := firstWatch; i < len(w.fds) && n < len(dst); i++ {
 		if w.fds[i].Revents != 0 {
 			dst[n] = disk.Completion{Tag: w.tags[i]}
 			n++
@@ -64,15 +82,16 @@ func (w *watchList) ready(dst []disk.Completion) (n int) {
 	return n
 }
 
-// wait returns after wake, or when a descriptor is readable, or with ctx.
+// wait returns after wake, or when a descriptor is ready, or with ctx.
 func (w *watchList) wait(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	w.follow(ctx)
-	w.poll(-1)
-	var drain [8]byte
-	_, _ = unix.Read(w.event, drain[:])
+	if w.poll(-1) && w.fds[eventEntry].Revents != 0 {
+		var drain [8]byte
+		_, _ = unix.Read(w.event, drain[:])
+	}
 	return ctx.Err()
 }
 

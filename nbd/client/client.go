@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vmdisk/vmdisk/nbd"
 )
@@ -16,6 +18,9 @@ type Client struct {
 	export Export
 	limit  int64 // the longest zero, trim, cache or status
 	conns  []*conn
+	// shared are the connections that no Pipe has taken.
+	shared atomic.Pointer[[]*conn]
+	taking sync.Mutex
 }
 
 // Dial connects to an export and negotiates. Further connections than the first
@@ -83,6 +88,8 @@ func newClient(hands []*handshake) *Client {
 	for _, h := range hands {
 		c.conns = append(c.conns, newConn(c, h))
 	}
+	shared := slices.Clone(c.conns)
+	c.shared.Store(&shared)
 	for _, conn := range c.conns {
 		go conn.receive()
 	}
@@ -110,9 +117,7 @@ func (c *Client) Start(rs ...*Request) {
 		r.reset()
 		err := c.check(r)
 		if err == nil {
-			r.conn = c.pick()
-			last = r.conn
-			err = r.conn.enqueue(r)
+			last, err = c.enqueue(r)
 		}
 		if err != nil {
 			r.Owner.Complete(r, err)
@@ -123,20 +128,33 @@ func (c *Client) Start(rs ...*Request) {
 	case len(rs) == 1:
 		last.flush()
 	default:
-		for _, conn := range c.conns {
+		for _, conn := range *c.shared.Load() {
 			conn.flush()
+		}
+	}
+}
+
+// enqueue puts a request in line on a connection.
+func (c *Client) enqueue(r *Request) (*conn, error) {
+	for {
+		conn := c.pick()
+		r.conn = conn
+		// A connection can be taken away just after it was picked.
+		if err := conn.enqueue(r, false); err != errTaken {
+			return conn, err
 		}
 	}
 }
 
 // pick returns the connection with the fewest requests in flight.
 func (c *Client) pick() *conn {
-	best := c.conns[0]
-	if len(c.conns) == 1 {
+	shared := *c.shared.Load()
+	best := shared[0]
+	if len(shared) == 1 {
 		return best
 	}
 	load := best.load.Load()
-	for _, conn := range c.conns[1:] {
+	for _, conn := range shared[1:] {
 		if l := conn.load.Load(); l < load {
 			best, load = conn, l
 		}
@@ -268,7 +286,7 @@ func (c *Client) Abort() {
 
 func (c *Client) wait() {
 	for _, conn := range c.conns {
-		<-conn.done
+		conn.wait()
 	}
 }
 

@@ -24,10 +24,12 @@ type conn struct {
 	ids    []uint32 // of the contexts
 	in     stream
 	out    sender
-	load   atomic.Int32 // requests in flight
-	done   chan struct{}
+	load   atomic.Int32  // requests in flight
+	done   chan struct{} // the receiver has ended
 
 	mu       sync.Mutex
+	taken    bool // a Pipe has it, or is taking it
+	pipe     *Pipe
 	idle     sync.Cond // flushing became false
 	flushing bool
 	slots    []*Request // by the lower half of the cookie; nil: free
@@ -48,12 +50,18 @@ func newConn(c *Client, h *handshake) *conn {
 	return n
 }
 
-// enqueue puts a request in line to be sent.
-func (c *conn) enqueue(r *Request) error {
+var errTaken = errors.New("the connection has an owner")
+
+// enqueue puts a request in line to be sent. owner tells that the connection's
+// owner does, if it has one.
+func (c *conn) enqueue(r *Request, owner bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
 		return c.err
+	}
+	if c.taken != owner {
+		return errTaken
 	}
 	c.takeSlot(r)
 	r.state = queued
@@ -117,7 +125,7 @@ func (c *conn) flush() {
 			c.fail(fmt.Errorf("send: %w", err))
 		}
 		c.mu.Lock()
-		c.markSent()
+		c.markSent(c.batch)
 		if len(c.late) > 0 {
 			c.mu.Unlock()
 			c.completeLate()
@@ -131,9 +139,9 @@ func (c *conn) flush() {
 
 // markSent lets go of the batch. Requests that were answered or cancelled while
 // their memory was being sent go to late.
-func (c *conn) markSent() {
-	for i, r := range c.batch {
-		c.batch[i] = nil
+func (c *conn) markSent(batch []*Request) {
+	for i, r := range batch {
+		batch[i] = nil
 		r.state = sent
 		switch {
 		case r.replied:
@@ -217,14 +225,35 @@ func (c *conn) fail(err error) {
 // then completes what is in flight.
 func (c *conn) end(err error) {
 	c.mu.Lock()
-	first := c.err == nil
+	first, taken := c.err == nil, c.taken
 	if first {
 		c.err = err
 	}
 	c.mu.Unlock()
-	if first {
+	switch {
+	case first && taken:
+		// The owner, who uses the descriptor, closes it.
+		shutdown(c.out.raw)
+	case first:
 		_ = c.out.closer.Close()
 	}
+}
+
+// wait returns when all requests of a connection that has ended have completed.
+func (c *conn) wait() {
+	if p := c.owner(); p != nil {
+		p.mu.Lock()
+		p.drain()
+		p.mu.Unlock()
+		return
+	}
+	<-c.done
+}
+
+func (c *conn) owner() *Pipe {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pipe
 }
 
 func (c *conn) failure() error {
@@ -236,7 +265,7 @@ func (c *conn) failure() error {
 // disconnect ends the connection politely.
 func (c *conn) disconnect() {
 	c.mu.Lock()
-	polite := !c.flushing && c.err == nil
+	polite := !c.flushing && c.err == nil && !c.taken
 	c.flushing = c.flushing || polite
 	c.mu.Unlock()
 	if polite {

@@ -3,6 +3,7 @@ package client
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 
 	"github.com/vmdisk/vmdisk/nbd"
@@ -22,6 +23,9 @@ func (c *conn) receive() {
 	var err error
 	for err == nil {
 		err = c.reply()
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) && c.handOver() {
+		return
 	}
 	c.fail(fmt.Errorf("receive: %w", err))
 	c.drain()

@@ -1,0 +1,361 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/vmdisk/vmdisk/nbd"
+	"golang.org/x/sys/unix"
+)
+
+// Pipe is a connection of the session that one owner sends and receives on
+// without other goroutines in between, and waits for by its descriptor. A round
+// trip costs two system calls less and no switch between threads. All methods
+// belong to the owner, who calls Receive whenever the descriptor is ready.
+//
+// Requests of a Pipe complete in Start, Receive and Close, or in whatever ends
+// the session.
+type Pipe struct {
+	c     *conn
+	fd    int
+	src   *pollSource
+	mu    sync.Mutex // held while the socket or a request's memory is used
+	batch []*Request // being sent
+	vec   [][]byte   // what is left of it
+}
+
+// Pipe takes a connection out of the session's. It returns nil if there is no
+// idle one besides the last, or no plain socket.
+func (c *Client) Pipe() *Pipe {
+	c.taking.Lock()
+	defer c.taking.Unlock()
+	shared := *c.shared.Load()
+	for i := len(shared) - 1; i > 0; i-- {
+		conn := shared[i]
+		if conn.out.raw == nil || !conn.take() {
+			continue
+		}
+		rest := slices.Delete(slices.Clone(shared), i, i+1)
+		c.shared.Store(&rest)
+		p := &Pipe{c: conn, fd: -1}
+		if conn.settle(p) {
+			return p
+		}
+	}
+	return nil
+}
+
+// take keeps requests off an idle connection and makes its receiver stop.
+func (c *conn) take() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil || c.flushing || c.load.Load() != 0 {
+		return false
+	}
+	c.taken = true
+	return c.nc.SetReadDeadline(time.Unix(1, 0)) == nil
+}
+
+// handOver reports whether the receiver stops to give the connection to a Pipe.
+func (c *conn) handOver() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.taken && c.err == nil
+}
+
+// settle gives the connection to p once the receiver has stopped.
+func (c *conn) settle(p *Pipe) bool {
+	<-c.done
+	_ = c.nc.SetReadDeadline(time.Time{})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.out.raw.Control(func(fd uintptr) { p.fd = int(fd) }); err != nil || c.err != nil {
+		_ = c.nc.Close()
+		return false
+	}
+	p.src = &pollSource{fd: p.fd}
+	c.in.src = p.src
+	c.pipe = p
+	return true
+}
+
+func shutdown(raw syscall.RawConn) {
+	_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+}
+
+// Start sends requests, as far as the socket takes them; Receive goes on with
+// the rest. Requests that send from a file are refused.
+func (p *Pipe) Start(rs ...*Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range rs {
+		r.reset()
+		err := p.c.client.check(r)
+		if err == nil && r.File != nil {
+			err = errNotOffered
+		}
+		if err == nil {
+			r.conn = p.c
+			err = p.c.enqueue(r, true)
+		}
+		if err != nil {
+			r.Owner.Complete(r, err)
+		}
+	}
+	p.check(p.send())
+}
+
+// Events is the descriptor to wait for and for what (POLLIN, POLLOUT).
+func (p *Pipe) Events() (fd int, events int16) {
+	if len(p.vec) > 0 {
+		return p.fd, unix.POLLIN | unix.POLLOUT
+	}
+	return p.fd, unix.POLLIN
+}
+
+// Receive handles what has arrived and sends what is left, without waiting;
+// except that a reply that has begun is waited for until ctx ends, and then
+// CancelGrace. An error means that the session has ended and all requests of the
+// Pipe have completed.
+func (p *Pipe) Receive(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.src.ctx = ctx
+	err := p.receive()
+	p.src.ctx = nil
+	if err == nil {
+		err = p.send()
+	}
+	return p.check(err)
+}
+
+// check ends the session at an error.
+func (p *Pipe) check(err error) error {
+	if err == nil {
+		return nil
+	}
+	p.c.fail(err)
+	p.drain()
+	return err
+}
+
+// drain completes all requests once the connection has ended; p.mu is held.
+func (p *Pipe) drain() {
+	p.vec, p.batch = nil, nil
+	p.c.drain()
+}
+
+func (p *Pipe) receive() error {
+	in := &p.c.in
+	for {
+		if len(in.buffered()) == 0 {
+			got, err := in.tryMore(p.src)
+			if err != nil {
+				return fmt.Errorf("receive: %w", err)
+			}
+			if !got {
+				return nil
+			}
+		}
+		if err := p.c.reply(); err != nil {
+			return fmt.Errorf("receive: %w", err)
+		}
+		if len(in.buffered()) == 0 && p.src.short {
+			return nil
+		}
+	}
+}
+
+// tryMore buffers what there is; false if nothing.
+func (s *stream) tryMore(src *pollSource) (bool, error) {
+	s.r, s.w = 0, 0
+	n, err := src.try(nil, s.buf[:s.ahead])
+	s.w = n
+	if err == unix.EAGAIN {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// joinPayload is the size up to which a write's data is copied behind its
+// header: cheaper than a piece of its own.
+const joinPayload = 16 << 10
+
+// joinLimit bounds what is copied for one batch.
+const joinLimit = 256 << 10
+
+// maxPieces is what unix.Writev takes without allocating.
+const maxPieces = 8
+
+// send sends what is pending until the socket takes no more.
+func (p *Pipe) send() error {
+	for {
+		if len(p.vec) == 0 {
+			p.sent()
+			if !p.next() {
+				return nil
+			}
+		}
+		n, err := unix.Writev(p.fd, p.vec[:min(len(p.vec), maxPieces)])
+		switch {
+		case err == unix.EAGAIN:
+			return nil
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return fmt.Errorf("send: %w", os.NewSyscallError("writev", err))
+		}
+		p.advance(n)
+	}
+}
+
+// advance drops n bytes that were sent.
+func (p *Pipe) advance(n int) {
+	for n > 0 {
+		if n < len(p.vec[0]) {
+			p.vec[0] = p.vec[0][n:]
+			return
+		}
+		n -= len(p.vec[0])
+		p.vec[0] = nil
+		p.vec = p.vec[1:]
+	}
+}
+
+// next makes the pending requests the batch to be sent; false if there are none.
+func (p *Pipe) next() bool {
+	c := p.c
+	c.mu.Lock()
+	if len(c.pending) == 0 || c.err != nil {
+		c.mu.Unlock()
+		return false
+	}
+	p.batch, c.pending = c.pending, p.batch[:0]
+	for _, r := range p.batch {
+		r.state = sending
+	}
+	c.mu.Unlock()
+	p.vec = c.out.gather(p.batch)
+	return true
+}
+
+// sent lets go of a batch that was sent whole.
+func (p *Pipe) sent() {
+	if len(p.batch) == 0 {
+		return
+	}
+	c := p.c
+	c.mu.Lock()
+	c.markSent(p.batch)
+	p.batch = p.batch[:0]
+	c.mu.Unlock()
+	c.completeLate()
+}
+
+// gather lays out a batch in few pieces.
+func (s *sender) gather(batch []*Request) [][]byte {
+	s.hdr, s.vec = s.hdr[:0], s.vec[:0]
+	start := 0
+	for _, r := range batch {
+		s.hdr = r.appendHeader(s.hdr, s.mode)
+		if r.Command != nbd.CmdWrite {
+			continue
+		}
+		if r.Length <= joinPayload && len(s.hdr) < joinLimit {
+			for _, part := range r.Vec {
+				s.hdr = append(s.hdr, part...)
+			}
+			continue
+		}
+		s.vec = append(s.vec, s.hdr[start:])
+		s.vec = append(s.vec, r.Vec...)
+		start = len(s.hdr)
+	}
+	if start < len(s.hdr) {
+		s.vec = append(s.vec, s.hdr[start:])
+	}
+	return s.vec
+}
+
+// Close cancels what is in flight, says goodbye to the server and closes the
+// connection. The session keeps going on its others.
+func (p *Pipe) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.c
+	c.mu.Lock()
+	clean := c.err == nil && c.load.Load() == 0
+	if clean {
+		c.err = ErrClosed
+	}
+	c.mu.Unlock()
+	if clean {
+		_, _ = unix.Write(p.fd, (&Request{Command: nbd.CmdDisconnect}).appendHeader(nil, c.mode))
+	} else {
+		c.fail(errors.New("closed with requests in flight"))
+		p.drain()
+	}
+	return c.nc.Close()
+}
+
+// pollSource reads from a socket and waits for it by poll.
+type pollSource struct {
+	fd    int
+	vec   [2][]byte
+	short bool // the last read emptied the socket
+	ctx   context.Context
+}
+
+// try reads what there is, or fails with EAGAIN.
+func (s *pollSource) try(dst, spare []byte) (int, error) {
+	s.vec = [2][]byte{dst, spare}
+	defer func() { s.vec = [2][]byte{} }()
+	for {
+		n, err := unix.Readv(s.fd, s.vec[:])
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.EAGAIN:
+			s.short = true
+			return 0, err
+		case err != nil:
+			return 0, os.NewSyscallError("readv", err)
+		case n == 0:
+			return 0, io.ErrUnexpectedEOF
+		}
+		s.short = n < len(dst)+len(spare)
+		return n, nil
+	}
+}
+
+// stallCheck is how often a wait for the rest of a reply looks at the context.
+const stallCheck = 100 * time.Millisecond
+
+func (s *pollSource) read(dst, spare []byte) (int, error) {
+	var stop time.Time
+	for {
+		n, err := s.try(dst, spare)
+		if err != unix.EAGAIN {
+			return n, err
+		}
+		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}, int(stallCheck.Milliseconds()))
+		if err != nil && err != unix.EINTR {
+			return 0, os.NewSyscallError("poll", err)
+		}
+		if ready > 0 || s.ctx == nil || s.ctx.Err() == nil {
+			continue
+		}
+		if stop.IsZero() {
+			stop = time.Now().Add(CancelGrace)
+		} else if time.Now().After(stop) {
+			return 0, errStalled
+		}
+	}
+}
