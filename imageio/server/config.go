@@ -12,31 +12,29 @@ import (
 )
 
 // Config holds the settings that hosts use, under the names of the ini files.
-// Times are seconds, sizes bytes.
+// Times are seconds, sizes bytes. The original's buffer sizes and poll interval
+// are tolerated like any unknown key: this server chooses its buffers itself and
+// does not poll.
 type Config struct {
 	Daemon      DaemonConfig  `ini:"daemon"`
 	TLS         TLSConfig     `ini:"tls"`
-	BackendFile BackendConfig `ini:"backend_file"`
-	BackendHTTP BackendConfig `ini:"backend_http"`
-	BackendNBD  BackendConfig `ini:"backend_nbd"`
+	BackendFile FileConfig    `ini:"backend_file"`
+	BackendHTTP HTTPConfig    `ini:"backend_http"`
 	Remote      RemoteConfig  `ini:"remote"`
 	Local       LocalConfig   `ini:"local"`
 	Control     ControlConfig `ini:"control"`
-	NBD         NBDConfig     `ini:"nbd"`
 	Log         LogConfig     `ini:"-"`
 }
 
 // DaemonConfig is [daemon].
 type DaemonConfig struct {
-	PollInterval      float64 `ini:"poll_interval"`
-	BufferSize        int     `ini:"buffer_size"`
-	MaxConnections    int     `ini:"max_connections"`
-	InactivityTimeout int     `ini:"inactivity_timeout"`
-	RunDir            string  `ini:"run_dir"`
-	DropPrivileges    bool    `ini:"drop_privileges"`
-	UserName          string  `ini:"user_name"`
-	GroupName         string  `ini:"group_name"`
-	SystemdEnable     bool    `ini:"systemd_enable"`
+	MaxConnections    int    `ini:"max_connections"`
+	InactivityTimeout int    `ini:"inactivity_timeout"`
+	RunDir            string `ini:"run_dir"`
+	DropPrivileges    bool   `ini:"drop_privileges"`
+	UserName          string `ini:"user_name"`
+	GroupName         string `ini:"group_name"`
+	SystemdEnable     bool   `ini:"systemd_enable"`
 	// Extensions false gives exactly the original's API.
 	Extensions bool `ini:"extensions"`
 	// LogFormat is "text" (the original's lines) or "json".
@@ -53,10 +51,17 @@ type TLSConfig struct {
 	EnableTLS11 bool `ini:"enable_tls1_1"`
 }
 
-// BackendConfig is [backend_file], [backend_http] or [backend_nbd].
-type BackendConfig struct {
-	BufferSize int    `ini:"buffer_size"`
-	CAFile     string `ini:"ca_file"`
+// FileConfig is [backend_file].
+type FileConfig struct {
+	// Cache is the cache mode of files and devices, by QEMU's names. "none", as
+	// the original, keeps hosts that share storage coherent.
+	Cache string `ini:"cache"`
+}
+
+// HTTPConfig is [backend_http].
+type HTTPConfig struct {
+	// CAFile is trusted for other daemons; [tls] ca_file if empty.
+	CAFile string `ini:"ca_file"`
 }
 
 // RemoteConfig is [remote].
@@ -81,12 +86,6 @@ type ControlConfig struct {
 	RemoveTimeout float64 `ini:"remove_timeout"`
 }
 
-// NBDConfig is [nbd], an extension: tickets are also exports of an NBD server at
-// this address (unix:PATH or HOST:PORT; empty: none). TLS is as in [tls].
-type NBDConfig struct {
-	Address string `ini:"address"`
-}
-
 // LogConfig is gathered from the [logger_root] and [handler_…] sections.
 type LogConfig struct {
 	Level       string // DEBUG, INFO, WARNING, ERROR
@@ -97,17 +96,16 @@ type LogConfig struct {
 
 // DefaultConfig returns the original's defaults, with the extensions on.
 func DefaultConfig() *Config {
-	buffer := BackendConfig{BufferSize: 8 << 20}
 	return &Config{
-		Daemon: DaemonConfig{PollInterval: 1, MaxConnections: 8, InactivityTimeout: 60,
+		Daemon: DaemonConfig{MaxConnections: 8, InactivityTimeout: 60,
 			RunDir: "/run/ovirt-imageio", DropPrivileges: true, UserName: "ovirtimg",
 			GroupName: "ovirtimg", SystemdEnable: true, Extensions: true, LogFormat: "text"},
 		TLS:         TLSConfig{Enable: true},
-		BackendFile: buffer, BackendHTTP: buffer, BackendNBD: buffer,
-		Remote:  RemoteConfig{Host: "::", Port: 54322},
-		Local:   LocalConfig{Enable: true, Socket: "\x00/org/ovirt/imageio"},
-		Control: ControlConfig{Enable: true, Transport: "unix", Socket: "/run/ovirt-imageio/sock", Port: -1, PreferIPv4: true, RemoveTimeout: 60},
-		Log:     LogConfig{Level: "INFO", File: "/var/log/ovirt-imageio/daemon.log", MaxBytes: 20 << 20, BackupCount: 10},
+		BackendFile: FileConfig{Cache: "none"},
+		Remote:      RemoteConfig{Host: "::", Port: 54322},
+		Local:       LocalConfig{Enable: true, Socket: "\x00/org/ovirt/imageio"},
+		Control:     ControlConfig{Enable: true, Transport: "unix", Socket: "/run/ovirt-imageio/sock", Port: -1, PreferIPv4: true, RemoveTimeout: 60},
+		Log:         LogConfig{Level: "INFO", File: "/var/log/ovirt-imageio/daemon.log", MaxBytes: 20 << 20, BackupCount: 10},
 	}
 }
 
@@ -294,4 +292,26 @@ func (c *Config) Check() error {
 		return fmt.Errorf("invalid configuration: daemon.log_format = %s: use text or json", f)
 	}
 	return nil
+}
+
+// Map is the configuration in force under the names of the ini files.
+func (c *Config) Map() map[string]map[string]any {
+	sections := map[string]map[string]any{}
+	v := reflect.ValueOf(c).Elem()
+	for i := range v.NumField() {
+		name, section := v.Type().Field(i).Tag.Get("ini"), v.Field(i)
+		if name == "-" {
+			name = "log"
+		}
+		keys := map[string]any{}
+		for j := range section.NumField() {
+			key := section.Type().Field(j).Tag.Get("ini")
+			if key == "" {
+				key = strings.ToLower(section.Type().Field(j).Name)
+			}
+			keys[key] = section.Field(j).Interface()
+		}
+		sections[name] = keys
+	}
+	return sections
 }
