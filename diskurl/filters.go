@@ -2,9 +2,11 @@ package diskurl
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/filter/cow"
 	"github.com/vmdisk/vmdisk/filter/delay"
 	"github.com/vmdisk/vmdisk/filter/fault"
 	"github.com/vmdisk/vmdisk/filter/limit"
@@ -19,6 +21,7 @@ import (
 
 // filters are the filters of this build.
 var filters = map[string]filterKind{
+	"cow":       {"keep changes apart and forget them in the end: store, dir, blocksize", newCow},
 	"delay":     {"make operations take longer: read, write, zero, trim, flush, ...=DURATION", newDelay},
 	"fault":     {"make operations fail: error, error-rate, op, range, after, count, ...", newFault},
 	"limit":     {"show a part: offset and size, or partition, sectorsize", newLimit},
@@ -41,12 +44,24 @@ func checkFilters(specs []FilterSpec) error {
 	return nil
 }
 
+// keepsBase reports whether nothing is ever written below one of the filters,
+// so that the disk can be opened for reading, and shared.
+func keepsBase(specs []FilterSpec) bool {
+	return slices.ContainsFunc(specs, func(s FilterSpec) bool { return s.Name == "cow" || s.Name == "readonly" })
+}
+
 // build keeps a filter from being made of bad parameters.
 func build[C any](p *params, cfg C, child *disk.Disk, make func(*disk.Disk, C) (*disk.Disk, error)) (*disk.Disk, error) {
 	if !p.ok() {
 		return nil, nil // stack reports what p says
 	}
 	return make(child, cfg)
+}
+
+func newCow(_ context.Context, child *disk.Disk, p *params) (*disk.Disk, error) {
+	return build(p, cow.Config{
+		Store: cow.Store(p.choice("store", "memory", "file")), Dir: p.text("dir", ""), BlockSize: p.size("blocksize", 0),
+	}, child, cow.New)
 }
 
 func newDelay(_ context.Context, child *disk.Disk, p *params) (*disk.Disk, error) {

@@ -66,6 +66,7 @@ func Open(ctx context.Context, rawURL string, o Options) (*disk.Disk, error) {
 	if err := checkFilters(specs); err != nil {
 		return nil, err
 	}
+	o.ReadOnly = o.ReadOnly || keepsBase(specs)
 	base, err := u.open(ctx, o)
 	if err != nil {
 		return nil, err

@@ -215,10 +215,30 @@ func TestFilterClosed(t *testing.T) {
 	d.Close()
 }
 
+// TestCowShares: a golden image below cow is neither written nor locked against
+// other readers.
+func TestCowShares(t *testing.T) {
+	t.Parallel()
+	path := newFile(t, nil, 1<<20)
+	for range 2 {
+		d, err := diskurl.Open(t.Context(), path, diskurl.Options{Filters: []string{"stats", "cow:store=file"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		if err := d.WriteAt(t.Context(), []byte("changed"), 5, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.ReadFile(path); err != nil || bytes.Contains(got, []byte("changed")) {
+		t.Errorf("the image was changed, or %v", err)
+	}
+}
+
 // TestStackConformance: URLs with filters keep the contract.
 func TestStackConformance(t *testing.T) {
 	for _, filters := range [][]string{
-		{"nozero:zeromode=emulate", "stats"}, {"volatile", "limit:offset=4K"}, {"rate:rate=10G", "noextents", "delay"},
+		{"nozero:zeromode=emulate", "stats"}, {"volatile", "limit:offset=4K"}, {"cow:store=file,blocksize=8K", "readonly"}, {"rate:rate=10G", "noextents", "delay"},
 		{"nozero:zeromode=plugin,fastzeromode=slow", "log:logfile=/dev/null"},
 	} {
 		t.Run(strings.Join(filters, " "), func(t *testing.T) {

@@ -141,7 +141,7 @@ func activated() ([]net.Listener, error) {
 func uri(l net.Listener, export string, secure bool) string {
 	u := diskurl.URL{Export: export}
 	if l.Addr().Network() == "unix" {
-		u.Scheme, u.Path = diskurl.SchemeNBDUnix, l.Addr().String()
+		u.Scheme, u.Path = diskurl.SchemeNBDUnix, absolute(l.Addr().String())
 		if secure {
 			u.Scheme = diskurl.SchemeNBDSUnix
 		}
@@ -152,6 +152,14 @@ func uri(l net.Listener, export string, secure bool) string {
 		u.Scheme = diskurl.SchemeNBDS
 	}
 	return u.String()
+}
+
+// absolute makes a path good for clients elsewhere; "@name" is no path.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil && !strings.HasPrefix(path, "@") {
+		return abs
+	}
+	return path
 }
 
 // reachable turns the wildcard address into one a client can connect to.
