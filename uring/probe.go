@@ -18,7 +18,8 @@ var probeOnce = sync.OnceValue(func() error {
 	if err != nil {
 		return err
 	}
-	return r.Close()
+	r.Close()
+	return nil
 })
 
 // explain turns the errno of io_uring_setup into what to do about it.

@@ -204,22 +204,19 @@ func (r *Ring) RegisterBuffers(mem [][]byte) error {
 
 // Close ends the ring. The caller has reaped every operation that uses memory:
 // the kernel may still write to the buffers of those in flight.
-func (r *Ring) Close() error {
+func (r *Ring) Close() {
 	r.wakeMu.Lock()
 	r.closed = true
 	r.wakeMu.Unlock()
-	var err error
-	if r.fd >= 0 {
-		err = unix.Close(r.fd)
-	}
-	if r.wakeFD >= 0 {
-		unix.Close(r.wakeFD)
+	for _, fd := range []int{r.fd, r.wakeFD} {
+		if fd >= 0 {
+			_ = unix.Close(fd) // nothing is written back through it
+		}
 	}
 	for _, m := range [][]byte{r.ring, r.sqes, r.iovs} {
 		if m != nil {
-			unix.Munmap(m)
+			Free(m)
 		}
 	}
 	r.fd, r.wakeFD, r.ring, r.sqes, r.iovs = -1, -1, nil, nil, nil
-	return err
 }

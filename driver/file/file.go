@@ -78,16 +78,13 @@ func open(ctx context.Context, path string, o Options) (*File, error) {
 	}
 	f := &File{fd: -1, plain: -1, path: path, opts: o}
 	if err := f.openFDs(); err != nil {
-		f.closeFDs()
-		return nil, err
+		return nil, errors.Join(err, f.closeFDs())
 	}
 	if err := f.acquire(); err != nil {
-		f.closeFDs()
-		return nil, err
+		return nil, errors.Join(err, f.closeFDs())
 	}
 	if err := f.start(); err != nil {
-		f.Close()
-		return nil, err
+		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }

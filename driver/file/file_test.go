@@ -339,6 +339,11 @@ func TestNoAllocation(t *testing.T) { // AllocsPerRun allows no parallel tests
 			"writev": func() error { return f.Writev(bg, vec, 0, 0) },
 			"zero":   func() error { return f.Zero(bg, 0, 8192, disk.MayTrim) },
 			"trim":   func() error { return f.Trim(bg, 0, 8192, 0) },
+			"zero, refused": func() error {
+				f.modes[modeZeroRange].refused.Store(uint32(unix.EOPNOTSUPP))
+				defer f.modes[modeZeroRange].refused.Store(0)
+				return f.Zero(bg, 0, 8192, 0)
+			},
 		} {
 			var err error
 			if a := testing.AllocsPerRun(20, func() { err = op() }); a != 0 || err != nil {

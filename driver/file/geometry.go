@@ -39,7 +39,7 @@ func (g *geometry) learnGeometry(fd int, direct bool) error {
 	}
 	g.sector, g.ioAlign, g.memAlign = 1, 1, 1
 	if g.blockDev {
-		if err := g.learnDevice(fd, uint64(st.Rdev)); err != nil {
+		if err := g.learnDevice(fd, st.Rdev); err != nil {
 			return err
 		}
 	} else if err := g.learnFileSystem(fd, &st); err != nil {
@@ -56,11 +56,11 @@ func (g *geometry) learnFileSystem(fd int, st *unix.Stat_t) error {
 	if err := unix.Fstatfs(fd, &fs); err != nil {
 		return err
 	}
-	g.fsType = int64(fs.Type)
+	g.fsType = fs.Type
 	g.inMemory = g.fsType == unix.TMPFS_MAGIC || g.fsType == unix.RAMFS_MAGIC
 	// NFS calls its transfer size a block, so no more than a page is believed.
-	g.trimAlign = min(max(int64(fs.Bsize), 1), pageSize)
-	g.preferred = min(max(int64(st.Blksize), pageSize), maxIOAlign)
+	g.trimAlign = min(max(fs.Bsize, 1), pageSize)
+	g.preferred = min(max(int64(st.Blksize), pageSize), maxIOAlign) //nolint:unconvert // 32 bits on arm64
 	return nil
 }
 

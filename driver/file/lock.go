@@ -20,9 +20,9 @@ type lockKey struct {
 
 func keyOf(st *unix.Stat_t) lockKey {
 	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-		return lockKey{block: true, dev: uint64(st.Rdev)}
+		return lockKey{block: true, dev: st.Rdev}
 	}
-	return lockKey{dev: uint64(st.Dev), ino: st.Ino}
+	return lockKey{dev: st.Dev, ino: st.Ino}
 }
 
 // String is Info.ID.

@@ -73,7 +73,7 @@ func matrix(t testing.TB) []storage {
 	}
 	refused := func(name string, zero map[disk.Flags]Rung, modes ...mode) storage {
 		r := byName(name)
-		r.name, r.refuse, r.zero = fmt.Sprint(name, "-without-", modes), modes, zero
+		r.name, r.refuse, r.zero = fmt.Sprintf("%s-without-%v", name, modes), modes, zero
 		return r
 	}
 	return append(rows,

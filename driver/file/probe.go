@@ -68,18 +68,18 @@ func probeZero(ctx context.Context, path string) (*ZeroProbe, error) {
 }
 
 // probeBeside makes its unnamed file on the file system of dir.
-func probeBeside(ctx context.Context, path, dir string) (*ZeroProbe, error) {
+func probeBeside(ctx context.Context, path, dir string) (out *ZeroProbe, err error) {
 	fd, err := openFD(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("make a temporary file in %s: %w", dir, err)
 	}
 	f := &File{fd: fd, plain: -1, path: dir}
-	defer f.closeFDs()
+	defer func() { err = errors.Join(err, f.closeFDs()) }()
 	if err := errors.Join(f.start(), unix.Ftruncate(fd, probeLen)); err != nil {
 		return nil, err
 	}
 	f.size.Store(probeLen)
-	out := &ZeroProbe{Path: path, Storage: fsName(f.fsType), Length: probeLen}
+	out = &ZeroProbe{Path: path, Storage: fsName(f.fsType), Length: probeLen}
 	for _, r := range []Rung{PunchHole, ZeroRange, PunchAllocate, WriteZeros} {
 		// Data to be zeroed, durable, so that all rungs meet the same work.
 		if err := errors.Join(f.fill(), f.Flush(ctx)); err != nil {
@@ -99,17 +99,17 @@ func (f *File) fill() error {
 	return writeFull(f.fd, bytes.Repeat([]byte{0xa5}, probeLen), 0, 0)
 }
 
-func probeDevice(ctx context.Context, path string) (*ZeroProbe, error) {
+func probeDevice(ctx context.Context, path string) (out *ZeroProbe, err error) {
 	f, err := open(ctx, path, Options{Cache: None})
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { err = errors.Join(err, f.Close()) }()
 	off, n, err := f.findZeros(ctx)
 	if err != nil {
 		return nil, err
 	}
-	out := &ZeroProbe{Path: path, Storage: "block device", Length: n, WriteZeroes: f.maxZeroes, DiscardMax: f.maxDiscard}
+	out = &ZeroProbe{Path: path, Storage: "block device", Length: n, WriteZeroes: f.maxZeroes, DiscardMax: f.maxDiscard}
 	for _, r := range []Rung{PunchHole, ZeroRange, Zeroout, WriteZeros} {
 		p, err := f.probeRung(ctx, r, off, n)
 		if err != nil {

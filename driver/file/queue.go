@@ -181,7 +181,7 @@ func (q *ringQueue) suits(s *slot) bool {
 		if !q.f.opts.Cache.direct() {
 			return true
 		}
-		return q.f.alignedVec(s.Vec, s.Len) && !(s.Kind == disk.Write && q.f.nearTail(s.Off, s.Len))
+		return q.f.alignedVec(s.Vec, s.Len) && (s.Kind == disk.Read || !q.f.nearTail(s.Off, s.Len))
 	case disk.Flush:
 		return true
 	}
@@ -361,7 +361,7 @@ func (q *ringQueue) Close() error {
 	}
 	q.disarm()
 	q.workers.stop()
-	err = errors.Join(err, q.ring.Close())
+	q.ring.Close()
 	runtime.UnlockOSThread()
 	return err
 }

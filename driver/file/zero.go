@@ -61,6 +61,11 @@ func (e refusedError) Error() string        { return e.errno.Error() }
 func (e refusedError) Unwrap() error        { return e.errno }
 func (e refusedError) Is(target error) bool { return target == errors.ErrUnsupported }
 
+func isRefused(err error) bool {
+	var r refusedError
+	return errors.As(err, &r)
+}
+
 // call makes the mode's system call. Refusals for good (EOPNOTSUPP, ENODEV; for
 // ioctls also ENOTTY) are remembered. EINVAL never is: it may be about this one
 // range, such as one that is not aligned. Nor is EBUSY, which a block device
@@ -96,7 +101,14 @@ func (f *File) syscall(m mode, off, n int64) unix.Errno {
 	case modeDiscard:
 		err = uring.BlkDiscard(f.fd, off, n)
 	}
-	errno, _ := err.(unix.Errno)
+	if err == nil {
+		return 0
+	}
+	return errnoOf(err)
+}
+
+func errnoOf(err error) (errno unix.Errno) {
+	errors.As(err, &errno)
 	return errno
 }
 
@@ -122,8 +134,8 @@ func (f *File) climb(ctx context.Context, r Rung, off, n int64) error {
 }
 
 func (f *File) punchAllocate(off, n int64) error {
-	if errno := f.modes[modeAllocate].refused.Load(); errno != 0 {
-		return refusedError{unix.Errno(errno)}
+	if f.refuses(modeAllocate) { // the hole would stay
+		return refusedError{unix.Errno(f.modes[modeAllocate].refused.Load())}
 	}
 	if err := f.call(modePunch, off, n); err != nil {
 		return err
@@ -271,10 +283,31 @@ func nextStep(step int64, took time.Duration) int64 {
 	return step
 }
 
+// refuses reports whether a mode was refused for good.
+func (f *File) refuses(m mode) bool { return f.modes[m].refused.Load() != 0 }
+
+// hopeless reports whether a rung needs what was refused for good.
+func (f *File) hopeless(r Rung) bool {
+	switch r {
+	case PunchHole:
+		return f.refuses(modePunch)
+	case ZeroRange:
+		return f.refuses(modeZeroRange)
+	case PunchAllocate:
+		return f.refuses(modePunch) || f.refuses(modeAllocate)
+	case Zeroout:
+		return f.refuses(modeZeroout)
+	}
+	return false
+}
+
 func (f *File) zeroStep(ctx context.Context, off, n int64, fl disk.Flags) error {
 	for _, r := range f.ladder(fl) {
+		if f.hopeless(r) {
+			continue
+		}
 		err := f.climb(ctx, r, off, n)
-		if _, refused := err.(refusedError); !refused {
+		if err == nil || !isRefused(err) {
 			return err
 		}
 	}

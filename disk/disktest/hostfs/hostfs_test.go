@@ -31,7 +31,7 @@ func TestMount(t *testing.T) {
 				t.Fatal(err)
 			}
 			var st unix.Statfs_t
-			if err := unix.Statfs(dir, &st); err != nil || int64(st.Type) != magic[kind] {
+			if err := unix.Statfs(dir, &st); err != nil || st.Type != magic[kind] {
 				t.Errorf("file system of type %#x (%v), want %#x", st.Type, err, magic[kind])
 			}
 		})
