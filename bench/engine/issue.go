@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"math/bits"
 	"time"
 
 	"github.com/vmdisk/vmdisk/bench/gen"
@@ -287,11 +288,7 @@ func (w *worker) submit() error {
 
 // countDepth and mapIndex use fio's classes of depth and batch.
 func (w *worker) countDepth() {
-	i := 0
-	for d := w.flight; d > 1 && i < 6; d >>= 1 {
-		i++
-	}
-	w.res.Depth[i]++
+	w.res.Depth[min(bits.Len(uint(w.flight))-1, 6)]++
 }
 
 func mapIndex(n int) int {

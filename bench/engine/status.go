@@ -41,7 +41,7 @@ func (s *sampler) status(now int64) Status {
 		st.Share += share
 		eta = max(eta, left)
 		known = known && ok
-		if since := j.w.live.stalledSince.Load(); since > 0 && now-since > int64(stallLimit) {
+		if since := j.w.live.active.Load(); since > 0 && now-since > int64(stallLimit) {
 			st.StalledFor = max(st.StalledFor, time.Duration(now-since))
 		}
 	}

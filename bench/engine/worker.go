@@ -71,29 +71,30 @@ type worker struct {
 	flow   *flow
 	issued int64 // by flow's count
 
-	begin    int64 // of the measurement: start, or end of the ramp
-	ramping  bool
-	ending   bool // nothing new is to be issued
-	bytes    int64
-	count    int64 // I/Os issued in this pass
-	unsynced int64 // writes since the last fsync
-	writeSeq int64
-	think    int64 // I/Os since the last think
-	dirRun   [jobfile.Dirs]bool
-	latSum   [jobfile.Dirs]uint64
-	follow   []followUp
-	stop     atomic.Bool  // exitall, steady state
-	tooSlow  atomic.Value // string: rate_min was missed
-	steady   atomic.Pointer[result.Steady]
-	live     liveCounters
-	stalls   stallWatch
-	clock    int64 // the last time read
-	timer    timer
-	thread0  unix.Rusage
-	noClat   bool
-	noLat    bool
-	slat     bool
-	dropped  error // first error
+	begin     int64 // of the measurement: start, or end of the ramp
+	ramping   bool
+	ending    bool // nothing new is to be issued
+	bytes     int64
+	count     int64 // I/Os issued in this pass
+	unsynced  int64 // writes since the last fsync
+	writeSeq  int64
+	think     int64 // I/Os since the last think
+	dirRun    [jobfile.Dirs]bool
+	latSum    [jobfile.Dirs]uint64
+	follow    []followUp
+	stop      atomic.Bool  // exitall, steady state
+	tooSlow   atomic.Value // string: rate_min was missed
+	steady    atomic.Pointer[result.Steady]
+	live      liveCounters
+	stalls    stallWatch
+	clock     int64 // the last time read
+	published int64 // when the sampler's view was renewed
+	timer     timer
+	thread0   unix.Rusage
+	noClat    bool
+	noLat     bool
+	slat      bool
+	dropped   error // first error
 }
 
 // followUp is the write of a trimwrite job.
@@ -107,7 +108,7 @@ type followUp struct {
 type liveCounters struct {
 	ios, bytes, latSum [jobfile.Dirs]atomic.Uint64
 	state              atomic.Int32
-	stalledSince       atomic.Int64 // 0: nothing in flight, else the last completion
+	active             atomic.Int64 // the last completion; 0: asleep with nothing in flight
 	total              atomic.Int64 // bytes issued
 	began              atomic.Int64
 }
@@ -287,12 +288,15 @@ func (w *worker) perform(ctx context.Context) error {
 	w.res.Begin = time.Duration(w.begin)
 	w.ramping = w.job.RampTime > 0
 	w.live.began.Store(w.begin)
+	w.live.active.Store(w.begin)
 	w.live.state.Store(b2state(w.ramping))
 	_ = unix.Getrusage(unix.RUSAGE_THREAD, &w.thread0)
 	started := w.begin
 	w.rate.start(w.begin)
 	err := w.loops(ctx)
 	w.res.Elapsed = time.Duration(w.now() - started)
+	w.published = 0
+	w.publish(w.clock)
 	w.account()
 	w.logs.flush(w.clock)
 	w.res.Steady = w.steady.Load()
