@@ -258,7 +258,11 @@ func (q *queue) sleep(ctx context.Context) error {
 	if q.pipe != nil {
 		q.watch.setPipe(q.pipe.Events())
 	}
-	if err := q.watch.wait(ctx); err != nil {
+	err := q.watch.wait(ctx)
+	q.mu.Lock()
+	q.waiting = false
+	q.mu.Unlock()
+	if err != nil {
 		return err
 	}
 	if q.watch.pipeReady() {

@@ -78,6 +78,9 @@ func TestConformance(t *testing.T) {
 }
 
 func TestAllocations(t *testing.T) {
+	if raced {
+		t.Skip("the race detector allocates")
+	}
 	disktest.Allocations(t, openPeer("nbdkit", "-f", "-U", "SOCK", "memory", "8M")(t))
 }
 

@@ -225,15 +225,14 @@ func (c *conn) fail(err error) {
 // then completes what is in flight.
 func (c *conn) end(err error) {
 	c.mu.Lock()
-	first, taken := c.err == nil, c.taken
+	first, pipe := c.err == nil, c.pipe
 	if first {
 		c.err = err
 	}
 	c.mu.Unlock()
 	switch {
-	case first && taken:
-		// The owner, who uses the descriptor, closes it.
-		shutdown(c.out.raw)
+	case first && pipe != nil:
+		pipe.shutdown()
 	case first:
 		_ = c.out.closer.Close()
 	}

@@ -519,6 +519,9 @@ func TestTLSFailsClosed(t *testing.T) {
 
 // No request allocates.
 func TestAllocations(t *testing.T) {
+	if raced {
+		t.Skip("the race detector allocates")
+	}
 	c := dial(t, fake{mode: nbd.Structured}.config(t, func(f *fake) {
 		hdr, buf := make([]byte, nbd.RequestSize), make([]byte, 8192)
 		for {
