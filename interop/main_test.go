@@ -17,6 +17,9 @@ import (
 var (
 	scratch string // removed at the end
 	vmdisk  = sync.OnceValues(func() (string, error) {
+		if given := os.Getenv("VMDISK_BIN"); given != "" { // test another build
+			return given, nil
+		}
 		return peer.Build(context.Background(), "./cmd/vmdisk", scratch)
 	})
 	kit = sync.OnceValues(func() (*guest.Kit, error) {
