@@ -57,13 +57,15 @@ type Ring struct {
 // New sets up a ring for up to entries operations prepared at once (rounded up
 // to a power of two) and a completion queue of four times that. The error says
 // why io_uring cannot be used, as [Probe]'s does.
-func New(entries int) (*Ring, error) {
+func New(entries int) (*Ring, error) { return newRing(entries, setupFlags) }
+
+func newRing(entries int, ladder []uint32) (*Ring, error) {
 	if entries < 1 || entries > MaxEntries {
 		return nil, fmt.Errorf("io_uring: %d entries, must be 1 to %d", entries, MaxEntries)
 	}
 	r := &Ring{fd: -1, wakeFD: -1}
 	var p params
-	if err := r.setup(entries, &p); err != nil {
+	if err := r.setup(entries, ladder, &p); err != nil {
 		return nil, err
 	}
 	if err := r.mapRings(&p); err != nil {
@@ -83,15 +85,16 @@ func New(entries int) (*Ring, error) {
 	return r, nil
 }
 
-// setup tries the fastest set of flags first: older kernels answer EINVAL to
-// those they do not know. R_DISABLED lets the ring be made on one thread and
-// owned by another.
-func (r *Ring) setup(entries int, p *params) error {
-	ladder := [...]uint32{
-		setupSubmitAll | setupSingleIssuer | setupDeferTaskrun | setupTaskrunFlag | setupRDisabled,
-		setupSubmitAll | setupCoopTaskrun | setupTaskrunFlag,
-		0,
-	}
+// setupFlags are tried in turn, the fastest set first: older kernels answer
+// EINVAL to those they do not know. R_DISABLED lets the ring be made on one
+// thread and owned by another.
+var setupFlags = []uint32{
+	setupSubmitAll | setupSingleIssuer | setupDeferTaskrun | setupTaskrunFlag | setupRDisabled, // Linux 6.1
+	setupSubmitAll | setupCoopTaskrun | setupTaskrunFlag,                                       // 5.19
+	0,
+}
+
+func (r *Ring) setup(entries int, ladder []uint32, p *params) error {
 	var errno unix.Errno
 	for _, flags := range ladder {
 		*p = params{flags: flags | setupClamp | setupCQSize, cqEntries: uint32(4 * entries)}

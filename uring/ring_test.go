@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newRing returns a ring owned by the test's goroutine.
-func newRing(t testing.TB, entries int) *Ring {
+// ownedRing returns a ring owned by the test's goroutine.
+func ownedRing(t testing.TB, entries int) *Ring {
 	t.Helper()
 	runtime.LockOSThread()
 	r, err := New(entries)
@@ -79,7 +79,7 @@ func TestReadWriteEveryWay(t *testing.T) {
 		data[i] = byte(i * 7)
 	}
 	f := tempFile(t, data)
-	r := newRing(t, 16)
+	r := ownedRing(t, 16)
 	mem, err := Alloc(1 << 20)
 	if err != nil {
 		t.Fatal(err)
@@ -134,7 +134,7 @@ func TestReadWriteEveryWay(t *testing.T) {
 }
 
 func TestErrorsComeBackAsErrno(t *testing.T) {
-	r := newRing(t, 4)
+	r := ownedRing(t, 4)
 	r.Read(Target{FD: 1 << 20}, make([]byte, 512), 0, 0, 1)
 	got := wait(t, r, 1)
 	if !errors.Is(got[1].Err(), unix.EBADF) {
@@ -143,7 +143,7 @@ func TestErrorsComeBackAsErrno(t *testing.T) {
 }
 
 func TestFullRingRefusesUntilSubmit(t *testing.T) {
-	r := newRing(t, 4)
+	r := ownedRing(t, 4)
 	for i := range uint64(4) {
 		if !r.nop(i) {
 			t.Fatalf("operation %d was refused in a ring of 4", i)
@@ -162,7 +162,7 @@ func TestFullRingRefusesUntilSubmit(t *testing.T) {
 
 func TestIovecArenaIsFreedBySubmit(t *testing.T) {
 	f := tempFile(t, make([]byte, 4096))
-	r := newRing(t, 64)
+	r := ownedRing(t, 64)
 	vec := make([][]byte, MaxIovecs)
 	for i := range vec {
 		vec[i] = make([]byte, 1)
@@ -184,8 +184,35 @@ func TestIovecArenaIsFreedBySubmit(t *testing.T) {
 	}
 }
 
+// TestOlderKernels runs a ring with each set of flags.
+func TestOlderKernels(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	f := tempFile(t, []byte("hello"))
+	for i, flags := range setupFlags {
+		r, err := newRing(4, setupFlags[i:i+1])
+		if err != nil {
+			t.Fatalf("flags %#x: %v", flags, err)
+		}
+		p := make([]byte, 5)
+		r.Read(Target{FD: int(f.Fd())}, p, 0, 0, 1)
+		wantRes(t, wait(t, r, 1), 1, 5)
+		go r.Wake()
+		if err := r.Wait(1); err != nil { // hangs if Wake does nothing
+			t.Fatal(err)
+		}
+		if string(p) != "hello" || r.flags&flags != flags {
+			t.Errorf("flags %#x: read %q, flags in force %#x", flags, p, r.flags)
+		}
+		r.Close()
+	}
+	if _, err := newRing(4, []uint32{1 << 31}); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("flags that no kernel knows: %v", err)
+	}
+}
+
 func TestPollIsMultishot(t *testing.T) {
-	r := newRing(t, 4)
+	r := ownedRing(t, 4)
 	efd, err := unix.Eventfd(0, unix.EFD_NONBLOCK)
 	if err != nil {
 		t.Fatal(err)
@@ -208,7 +235,7 @@ func TestPollIsMultishot(t *testing.T) {
 }
 
 func TestCancelEndsAPoll(t *testing.T) {
-	r := newRing(t, 4)
+	r := ownedRing(t, 4)
 	efd, err := unix.Eventfd(0, unix.EFD_NONBLOCK)
 	if err != nil {
 		t.Fatal(err)
@@ -225,7 +252,7 @@ func TestCancelEndsAPoll(t *testing.T) {
 }
 
 func TestWakeEndsAWait(t *testing.T) {
-	r := newRing(t, 4)
+	r := ownedRing(t, 4)
 	for range 3 {
 		go r.Wake()
 		if err := r.Wait(1); err != nil { // hangs if Wake does nothing
@@ -255,7 +282,7 @@ func TestWakeAfterClose(t *testing.T) {
 }
 
 func TestOtherThreadIsRefused(t *testing.T) {
-	r := newRing(t, 4)
+	r := ownedRing(t, 4)
 	r.nop(1)
 	wait(t, r, 1)
 	if r.flags&setupSingleIssuer == 0 {
@@ -280,7 +307,7 @@ func TestNewRefusesNonsense(t *testing.T) {
 			t.Errorf("New(%d) succeeded", n)
 		}
 	}
-	r := newRing(t, 4)
+	r := ownedRing(t, 4)
 	if err := r.RegisterBuffers([][]byte{nil}); err == nil {
 		t.Error("an empty buffer was registered")
 	}
@@ -341,7 +368,7 @@ func TestPread2(t *testing.T) {
 
 func TestNoAllocationPerOperation(t *testing.T) {
 	f := tempFile(t, make([]byte, 1<<20))
-	r := newRing(t, 32)
+	r := ownedRing(t, 32)
 	mem, err := Alloc(32 * 4096)
 	if err != nil {
 		t.Fatal(err)
@@ -384,7 +411,7 @@ func batch(t testing.TB, r *Ring, bufs [][]byte, out []Completion) {
 
 func BenchmarkReadFixed4k(b *testing.B) {
 	f := tempFile(b, make([]byte, 1<<20))
-	r := newRing(b, 32)
+	r := ownedRing(b, 32)
 	mem, err := Alloc(32 * 4096)
 	if err != nil {
 		b.Fatal(err)

@@ -331,7 +331,7 @@ func TestNoAllocation(t *testing.T) { // AllocsPerRun allows no parallel tests
 	for _, cache := range []Cache{Writeback, None} {
 		f := openFile(t, newFile(t, t.TempDir(), 1<<20), Options{Cache: cache})
 		p := make([]byte, 8193)[1:]
-		vec := [][]byte{p[:4096], p[4096:]}
+		vec, extents := [][]byte{p[:4096], p[4096:]}, make([]disk.Extent, 0, 16)
 		for name, op := range map[string]func() error{
 			"read":   func() error { return f.ReadAt(bg, p, 0) },
 			"write":  func() error { return f.WriteAt(bg, p, 0, 0) },
@@ -340,6 +340,12 @@ func TestNoAllocation(t *testing.T) { // AllocsPerRun allows no parallel tests
 			"writev": func() error { return f.Writev(bg, vec, 0, 0) },
 			"zero":   func() error { return f.Zero(bg, 0, 8192, disk.MayTrim) },
 			"trim":   func() error { return f.Trim(bg, 0, 8192, 0) },
+			"flush":  func() error { return f.Flush(bg) },
+			"extents": func() error {
+				f.changed()
+				_, err := f.Extents(bg, disk.Allocation, 0, 1<<20, extents)
+				return err
+			},
 			"zero, refused": func() error {
 				f.modes[modeZeroRange].refused.Store(uint32(unix.EOPNOTSUPP))
 				defer f.modes[modeZeroRange].refused.Store(0)

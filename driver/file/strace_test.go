@@ -1,6 +1,7 @@
 package file
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"os/exec"
@@ -229,5 +230,29 @@ func TestFailedFlushSticks(t *testing.T) {
 		if err := d.Flush(bg); !errors.Is(err, unix.EIO) {
 			t.Errorf("flush: %v", err)
 		}
+	}
+}
+
+// TestQueueWithoutRegistration: the kernel registers neither file nor buffers, as
+// where RLIMIT_MEMLOCK is low; the queue works all the same.
+func TestQueueWithoutRegistration(t *testing.T) {
+	t.Parallel()
+	if !isChild() {
+		underFaults(t, "io_uring_register:error=ENOMEM:when=2..3") // the first asks for the operations
+		return
+	}
+	f := openFile(t, newFile(t, t.TempDir(), 1<<20), Options{})
+	q := newQueue(t, f, 4).(*ringQueue)
+	mem := random(8192, 1)
+	if err := q.Register([][]byte{mem}); err != nil {
+		t.Fatal(err)
+	}
+	if q.fixed || q.target.Fixed {
+		t.Fatal("the fault was not injected")
+	}
+	errs := finish(t, q, disk.Op{Kind: disk.Write, Len: 4096, Vec: [][]byte{mem[:4096]}, Buf: 1, Flags: disk.FUA, Tag: 1})
+	errs2 := finish(t, q, disk.Op{Kind: disk.Read, Len: 4096, Vec: [][]byte{mem[4096:]}, Buf: 1, Tag: 1})
+	if errs[1] != nil || errs2[1] != nil || !bytes.Equal(mem[:4096], mem[4096:]) {
+		t.Errorf("%v, %v, or other bytes", errs, errs2)
 	}
 }
