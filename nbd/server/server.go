@@ -66,7 +66,9 @@ type Server struct {
 	ctx      context.Context // the requests'
 	cancel   context.CancelFunc
 	draining atomic.Bool
-	hot      atomic.Int32 // free slots for waiting in recv, see socket.receive
+	// Free slots for waiting in recv, see hotSlots, and whether somebody found none.
+	hot       atomic.Int32
+	hotWanted atomic.Bool
 
 	mu        sync.Mutex
 	conns     map[*conn]struct{}

@@ -3,6 +3,7 @@ package server
 import (
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/nbd"
@@ -143,11 +144,18 @@ func (t *task) reply(e nbd.Errno, text string) {
 	t.c.out.put(t.scratch)
 }
 
+// yieldEvery is well below the 10 ms after which the Go scheduler takes the
+// processor from a goroutine that does not yield. It does that to a thread that
+// it cannot interrupt, since it mostly waits in the kernel, and then looks
+// every 20 us for more to take.
+const yieldEvery = 5 * time.Millisecond
+
 // yield lets workers that were just woken run before the reader's thread waits
 // in the kernel, which the scheduler learns late.
 func (c *conn) yield() {
-	if c.dispatched {
+	if c.dispatched || c.now.Sub(c.yielded) > yieldEvery {
 		c.dispatched = false
+		c.yielded = c.now
 		runtime.Gosched()
 	}
 }
