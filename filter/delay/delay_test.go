@@ -158,6 +158,17 @@ func TestNegative(t *testing.T) {
 	}
 }
 
+func TestDurable(t *testing.T) {
+	t.Parallel()
+	disktest.Durable(t, func(tb testing.TB, d *disk.Disk) *disk.Disk {
+		d, err := delay.New(d, delay.Config{Write: time.Microsecond})
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return d
+	}, disktest.Options{})
+}
+
 func Example() {
 	d, _ := mem.Open(1 << 20)
 	slow, _ := delay.New(d, delay.Config{Write: time.Hour})

@@ -220,6 +220,11 @@ func TestRules(t *testing.T) {
 	}
 }
 
+func TestDurable(t *testing.T) {
+	t.Parallel()
+	disktest.Durable(t, func(_ testing.TB, d *disk.Disk) *disk.Disk { return fault.New(d) }, disktest.Options{})
+}
+
 func Example() {
 	d, _ := mem.Open(1 << 20)
 	full := fault.And(fault.On(fault.Write|fault.Zero), fault.Within(4096, 1<<20))

@@ -238,6 +238,13 @@ func FuzzTable(f *testing.F) {
 	})
 }
 
+func TestDurable(t *testing.T) {
+	t.Parallel()
+	disktest.Durable(t, func(tb testing.TB, d *disk.Disk) *disk.Disk {
+		return open(tb, d, limit.Config{Size: d.Size()})
+	}, disktest.Options{})
+}
+
 func Example() {
 	d, _ := mem.Open(1 << 20)
 	ctx := context.Background()

@@ -126,6 +126,17 @@ func TestBadFiles(t *testing.T) {
 	}
 }
 
+func TestDurable(t *testing.T) {
+	t.Parallel()
+	disktest.Durable(t, func(tb testing.TB, d *disk.Disk) *disk.Disk {
+		d, err := log.New(d, log.Config{File: os.DevNull})
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return d
+	}, disktest.Options{})
+}
+
 func Example() {
 	file := filepath.Join(os.TempDir(), "vmdisk-example.log")
 	defer os.Remove(file)

@@ -39,6 +39,11 @@ func TestNothingIsKnown(t *testing.T) {
 	}
 }
 
+func TestDurable(t *testing.T) {
+	t.Parallel()
+	disktest.Durable(t, func(_ testing.TB, d *disk.Disk) *disk.Disk { return noextents.New(d) }, disktest.Options{})
+}
+
 func Example() {
 	d, _ := mem.Open(1 << 20)
 	got, _ := noextents.New(d).Extents(context.Background(), disk.Allocation, 0, 1<<20, nil)

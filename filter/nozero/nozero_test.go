@@ -146,6 +146,13 @@ func TestUnknownModes(t *testing.T) {
 	}
 }
 
+func TestDurable(t *testing.T) {
+	t.Parallel()
+	disktest.Durable(t, func(tb testing.TB, d *disk.Disk) *disk.Disk {
+		return over(tb, d, nozero.Config{ZeroMode: nozero.ZeroEmulate})
+	}, disktest.Options{})
+}
+
 func Example() {
 	d, _ := mem.Open(1 << 20)
 	b, _ := nozero.New(d, nozero.Config{ZeroMode: nozero.ZeroEmulate})

@@ -93,6 +93,17 @@ func TestNegative(t *testing.T) {
 	}
 }
 
+func TestDurable(t *testing.T) {
+	t.Parallel()
+	disktest.Durable(t, func(tb testing.TB, d *disk.Disk) *disk.Disk {
+		d, err := rate.New(d, rate.Config{Write: 1 << 30})
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return d
+	}, disktest.Options{})
+}
+
 func Example() {
 	d, _ := mem.Open(1 << 20)
 	slow, _ := rate.New(d, rate.Config{Read: 100 << 20, Write: 50 << 20})

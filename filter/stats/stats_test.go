@@ -138,6 +138,17 @@ func TestBadFile(t *testing.T) {
 	}
 }
 
+func TestDurable(t *testing.T) {
+	t.Parallel()
+	disktest.Durable(t, func(tb testing.TB, d *disk.Disk) *disk.Disk {
+		d, err := stats.New(d, stats.Config{})
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return d
+	}, disktest.Options{})
+}
+
 func Example() {
 	d, _ := mem.Open(1 << 20)
 	d, _ = stats.New(d, stats.Config{})

@@ -217,6 +217,11 @@ func TestFlushWhileWriting(t *testing.T) {
 	group.Wait()
 }
 
+func TestDurable(t *testing.T) {
+	t.Parallel()
+	disktest.Durable(t, func(_ testing.TB, d *disk.Disk) *disk.Disk { return volatile.New(d) }, disktest.Options{Ops: 300})
+}
+
 func Example() {
 	d, _ := mem.Open(1 << 20)
 	ctx, v := context.Background(), volatile.New(disk.New(storage{d}, "storage"))
