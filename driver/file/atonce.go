@@ -20,7 +20,6 @@ const (
 	atOnceMax  = 256 << 10              // bytes of the largest write made inside Submit
 	atOnceSlow = 500 * time.Microsecond // a write that took longer was blocked: the copy takes 50 us
 	lostFor    = 1000                   // writes
-
 )
 
 // atOnce does s on the spot where that is the cheapest way; false leaves it to
