@@ -35,7 +35,7 @@ func toBlock() Case {
 		What:  "the real image's data to a block device with O_DIRECT, flushed (the device is known to be zero)",
 		Prepare: func(ctx context.Context, e *Env) ([]Contender, error) {
 			if os.Geteuid() != 0 {
-				return nil, errors.New("needs root for a loop device; run: sudo go run ./versus")
+				return nil, fmt.Errorf("%w: needs root for a loop device", errSkip)
 			}
 			image, err := realImage(ctx, e)
 			if err != nil {
@@ -133,7 +133,7 @@ func reflinkCopy() Case {
 		What:  "the real image on one XFS file system; a copy that does not share its blocks is an error",
 		Prepare: func(ctx context.Context, e *Env) ([]Contender, error) {
 			if os.Geteuid() != 0 {
-				return nil, errors.New("needs root for a mount; run: sudo go run ./versus")
+				return nil, fmt.Errorf("%w: needs root for a mount", errSkip)
 			}
 			mnt, err := e.mountXFS(ctx)
 			if err != nil {

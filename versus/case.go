@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -19,6 +20,9 @@ type Case struct {
 	// What it registers with Env.Defer is undone after the case.
 	Prepare func(ctx context.Context, e *Env) ([]Contender, error)
 }
+
+// errSkip is wrapped by a Prepare that cannot run here for a good reason.
+var errSkip = errors.New("not run")
 
 // Unit says what Sample.Value is.
 type Unit string

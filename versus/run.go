@@ -19,6 +19,8 @@ type Result struct {
 	Runs  []Run     `json:"runs"`
 	Goals []Verdict `json:"goals,omitempty"`
 	Err   string    `json:"error,omitempty"`
+	// Skip is why the case does not run here.
+	Skip string `json:"skipped,omitempty"`
 }
 
 // Run is one contender's samples.
@@ -43,7 +45,12 @@ type runner struct {
 // of the preparation, is the case's.
 func (r *runner) run(ctx context.Context, c Case) Result {
 	res := Result{Case: c.Name, What: c.What, Unit: c.Unit}
-	if err := r.measure(ctx, c, &res); err != nil {
+	err := r.measure(ctx, c, &res)
+	switch {
+	case errors.Is(err, errSkip):
+		res.Skip = err.Error()
+		return res
+	case err != nil:
 		res.Err = err.Error()
 		return res
 	}

@@ -56,6 +56,9 @@ func table(res Result) *report.Table {
 	if res.Err != "" {
 		t.Notes = append(t.Notes, "FAILED: "+res.Err)
 	}
+	if res.Skip != "" {
+		t.Notes = append(t.Notes, res.Skip)
+	}
 	return t
 }
 
@@ -125,7 +128,10 @@ func summary(results []Result) *report.Table {
 			t.Add(res.Case, v.Goal, v.Peer, actual, word)
 		}
 		if res.Err != "" {
-			t.Add(res.Case, "runs", "", res.Err, "FAILED")
+			t.Add(res.Case, "runs", "", "-", "FAILED")
+		}
+		if res.Skip != "" {
+			t.Add(res.Case, "runs", "", "-", res.Skip)
 		}
 	}
 	t.Notes = append(t.Notes, fmt.Sprintf("%d of %d goals met", met, all))
