@@ -63,7 +63,7 @@ func (w *worker) reap(ctx context.Context, atLeast int) error {
 	if len(w.targets) > 1 {
 		return w.reapMany(ctx, atLeast)
 	}
-	n, err := w.targets[0].q.Reap(ctx, atLeast, w.done)
+	n, err := w.targets[0].q.Reap(ctx, atLeast, w.done[:max(atLeast, w.reapMax)])
 	w.finish(w.targets[0], n)
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("wait for completions: %w", err)
@@ -81,7 +81,7 @@ func (w *worker) reapMany(ctx context.Context, atLeast int) error {
 			if t.flight == 0 {
 				continue
 			}
-			n, err := t.q.Reap(ctx, 0, w.done)
+			n, err := t.q.Reap(ctx, 0, w.done[:w.reapMax])
 			w.finish(t, n)
 			if err != nil && ctx.Err() == nil {
 				return fmt.Errorf("wait for completions: %w", err)
@@ -94,7 +94,7 @@ func (w *worker) reapMany(ctx context.Context, atLeast int) error {
 		if got >= atLeast || busiest == nil || ctx.Err() != nil {
 			return nil
 		}
-		n, err := busiest.q.Reap(ctx, 1, w.done)
+		n, err := busiest.q.Reap(ctx, 1, w.done[:w.reapMax])
 		w.finish(busiest, n)
 		if got += n; err != nil && ctx.Err() == nil {
 			return fmt.Errorf("wait for completions: %w", err)

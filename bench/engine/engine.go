@@ -17,8 +17,9 @@ import (
 type OpenRequest struct {
 	// Name is the file name of the job; "" is the disk that was given for all.
 	Name string
-	// Write: the job changes the disk. Direct: past the page cache.
-	Write, Direct bool
+	// Write: the job changes the disk. Direct: past the page cache. Pool: by a pool
+	// of threads, as ioengine=posixaio does it.
+	Write, Direct, Pool bool
 }
 
 // Config is one run.

@@ -239,6 +239,8 @@ func (w *worker) prepareSync(t *target) {
 // syncAll flushes every file of the job and waits. As in fio these flushes are
 // part of the runtime, but not of the sync figures.
 func (w *worker) syncAll(ctx context.Context) error {
+	w.endSync = true
+	defer func() { w.endSync = false }()
 	for _, t := range w.targets {
 		w.prepareSync(t)
 		w.units[w.pending[len(w.pending)-1].Tag].role = roleEndSync

@@ -11,7 +11,10 @@ import (
 )
 
 const (
+	// Points of the first seconds are closer, so that short jobs have a curve too.
 	pointEvery = 500 * time.Millisecond
+	pointFirst = 100 * time.Millisecond
+	firstTime  = 10 * time.Second
 	minTick    = 10 * time.Millisecond
 	// stallLimit is the longest time without a completion that is no stall;
 	// 100 medians are one too, but never less than stallFloor: below it the
@@ -37,12 +40,14 @@ func (s *stallWatch) busy(now int64) { s.last = now }
 func (s *stallWatch) completed(w *worker, now int64) {
 	gap := now - s.last
 	at := s.last
+	flushing := w.flight == 0 && w.endSync
 	s.last = now
 	if now >= s.recompute {
 		s.recompute = now + int64(time.Second)
 		s.threshold = stallThreshold(w.res)
 	}
-	if gap < s.threshold {
+	// A flush may take long without anything being wrong; a second is too long.
+	if gap < s.threshold || flushing && gap < int64(stallLimit) {
 		return
 	}
 	if len(w.res.Stalls) >= maxStalls {
@@ -70,7 +75,9 @@ type sampler struct {
 	run   *runState
 	jobs  []*sampled
 	tick  time.Duration
+	begun int64
 	next  int64 // of points
+	shown int64 // progress
 	ss    []*steadyWatch
 	speed speedometer
 }
@@ -85,12 +92,13 @@ type sampled struct {
 // mark is the state of the counters at one time.
 type mark struct {
 	at                 int64
+	began              int64 // of the job
 	ios, bytes, latSum [jobfile.Dirs]uint64
 	state              int32
 }
 
 func (w *worker) mark(at int64) mark {
-	m := mark{at: at, state: w.live.state.Load()}
+	m := mark{at: at, began: w.live.began.Load(), state: w.live.state.Load()}
 	for d := range m.ios {
 		m.ios[d], m.bytes[d], m.latSum[d] = w.live.ios[d].Load(), w.live.bytes[d].Load(), w.live.latSum[d].Load()
 	}
@@ -100,8 +108,8 @@ func (w *worker) mark(at int64) mark {
 // since returns the counts between two marks; false if the counters were reset or
 // the job was not measuring.
 func (m *mark) since(old *mark) (d mark, ok bool) {
-	d.at = m.at - old.at
-	ok = m.state == old.state && (m.state == stateRunning || m.state == stateVerifying)
+	d.at = m.at - max(old.at, m.began)
+	ok = (old.state == stateWaiting || old.state == stateRunning || old.state == stateVerifying) && m.state >= stateRunning
 	for i := range m.ios {
 		if m.ios[i] < old.ios[i] {
 			return d, false
@@ -113,7 +121,7 @@ func (m *mark) since(old *mark) (d mark, ok bool) {
 
 // startSampler samples the jobs of a phase until the function it returns is called.
 func (r *runState) startSampler(jobs []*worker) (stop func()) {
-	s := &sampler{run: r, tick: pointEvery}
+	s := &sampler{run: r, tick: pointFirst, begun: r.now()}
 	for _, w := range jobs {
 		s.tick = min(s.tick, max(w.job.BWAvg, minTick), max(w.job.IOPSAvg, minTick))
 		m := w.mark(r.now())
@@ -135,6 +143,7 @@ func (s *sampler) loop(quit <-chan struct{}) {
 	for {
 		select {
 		case <-quit:
+			s.sample(s.run.now())
 			return
 		case <-t.C:
 			s.sample(s.run.now())
@@ -148,6 +157,9 @@ func (s *sampler) sample(now int64) {
 	points := now+slack >= s.next
 	if points {
 		s.next = now + int64(pointEvery)
+		if now-s.begun < int64(firstTime) {
+			s.next = now + int64(pointFirst)
+		}
 	}
 	s.run.mu.Lock()
 	for _, j := range s.jobs {
@@ -162,7 +174,8 @@ func (s *sampler) sample(now int64) {
 	for _, ss := range s.ss {
 		ss.sample(now)
 	}
-	if points && s.run.cfg.Progress != nil {
+	if s.run.cfg.Progress != nil && now-s.shown+slack >= int64(pointEvery) {
+		s.shown = now
 		s.run.cfg.Progress(s.status(now))
 	}
 }

@@ -12,8 +12,8 @@ import (
 
 // diskKey tells openings apart that cannot be shared by jobs.
 type diskKey struct {
-	name   string
-	direct bool
+	name         string
+	direct, pool bool
 }
 
 type sharedDisk struct {
@@ -36,17 +36,20 @@ type target struct {
 // acquire opens a disk, or shares one that another job of the phase opened the
 // same way.
 func (r *runState) acquire(ctx context.Context, name string, w *worker) (*disk.Disk, diskKey, error) {
-	key := diskKey{name: name, direct: w.job.Direct}
+	key := diskKey{name: name, direct: w.job.Direct, pool: w.job.Engine == "posixaio"}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if s := r.disks[key]; s != nil {
 		s.users++
 		return s.d, key, nil
 	}
-	if s := r.disks[diskKey{name, !key.direct}]; s != nil {
-		return nil, key, fmt.Errorf("%s is used with direct=%d and direct=%d by jobs that run together; put a stonewall between them", diskLabel(name), b2i(!key.direct), b2i(key.direct))
+	for other := range r.disks {
+		if other.name == name {
+			return nil, key, fmt.Errorf("%s is used by jobs that run together, with direct=%d and direct=%d or with ioengine=posixaio and another; put a stonewall between them",
+				diskLabel(name), b2i(other.direct), b2i(key.direct))
+		}
 	}
-	d, err := r.cfg.Open(ctx, OpenRequest{Name: name, Write: r.phaseWrites(name), Direct: key.direct})
+	d, err := r.cfg.Open(ctx, OpenRequest{Name: name, Write: r.phaseWrites(name), Direct: key.direct, Pool: key.pool})
 	if err != nil {
 		return nil, key, err
 	}

@@ -59,6 +59,7 @@ type worker struct {
 	free    []int32
 	pending []disk.Op // chosen, not yet taken by the queue
 	done    []disk.Completion
+	reapMax int // completions taken at once
 	flight  int // in the queues, syncs included
 	depth   int // allowed now; below job.Depth under latency_target
 
@@ -73,6 +74,7 @@ type worker struct {
 
 	begin     int64 // of the measurement: start, or end of the ramp
 	ramping   bool
+	endSync   bool // only end_fsync is in flight
 	ending    bool // nothing new is to be issued
 	bytes     int64
 	count     int64 // I/Os issued in this pass
@@ -114,6 +116,7 @@ type liveCounters struct {
 }
 
 const (
+	// In this order: from stateRunning on the counters are of the measurement.
 	stateWaiting int32 = iota
 	stateRamping
 	stateRunning
@@ -239,6 +242,11 @@ func (w *worker) makeBuffers() error {
 	}
 	w.pending = make([]disk.Op, 0, j.Depth+1)
 	w.done = make([]disk.Completion, j.Depth+8)
+	// fio takes as many completions at once as it waits for at least; it is one of
+	// the things that decide what latency is reported, so it is kept.
+	if w.reapMax = min(j.BatchMax, j.Depth); w.reapMax == 0 {
+		w.reapMax = j.Depth
+	}
 	return nil
 }
 

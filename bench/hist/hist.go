@@ -177,7 +177,8 @@ func FromBins(bins []Bin, minimum, maximum int64, mean, stddev float64) (*Histog
 
 // Distribution returns the share in percent of the durations that are below each
 // of limits (ascending, nanoseconds) and not below the one before; what is above
-// the last limit is appended.
+// the last limit is appended. Like fio's, a share that is not zero is at least
+// 0.01.
 func (h *Histogram) Distribution(limits []int64) []float64 {
 	out := make([]float64, len(limits)+1)
 	if h.n == 0 {
@@ -191,7 +192,9 @@ func (h *Histogram) Distribution(limits []int64) []float64 {
 		out[j] += float64(c)
 	}
 	for j := range out {
-		out[j] *= 100 / float64(h.n)
+		if out[j] > 0 {
+			out[j] = max(0.01, out[j]*100/float64(h.n))
+		}
 	}
 	return out
 }

@@ -190,6 +190,9 @@ func (b *benchFlags) open(ctx context.Context, q engine.OpenRequest) (*disk.Disk
 	if q.Direct && (o.Cache == "writeback" || o.Cache == "") {
 		o.Cache = "none"
 	}
+	if q.Pool && (o.AIO == "auto" || o.AIO == "") {
+		o.AIO = "threads"
+	}
 	return diskurl.Open(ctx, name, o)
 }
 
