@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/vmdisk/vmdisk/diskcopy"
@@ -21,8 +22,8 @@ var fastZero = Experiment{
 	Summary: "copy a half-empty image to a server whose zeroes are instant and to one that writes them, by every strategy",
 	Params: []Param{
 		{"size", "100M", "size of the image, a multiple of 2M: data and holes alternate each MiB"},
-		{"write-delay", "3ms", "time that each write takes on the server"},
-		{"zero-delay", "200us", "time that each zero takes on a server that can zero"},
+		{"write-delay", "2ms", "time that each write takes on the server"},
+		{"zero-delay", "100us", "time that each zero takes on a server that can zero"},
 		{"queue-depth", "1", "requests in flight"},
 		{"block-status", "both", "off, on, or both, a table each"},
 		{"qemu-img", "auto", "auto runs `qemu-img convert` where it is installed; or off"},
@@ -139,7 +140,6 @@ var history = []diskcopy.Strategy{
 func (s *study) table(ctx context.Context, status bool) ([]cell, error) {
 	var cells []cell
 	for _, k := range kinds(status) {
-		straight := 0.0
 		for _, strategy := range history {
 			if k.Server == "-" && strategy != diskcopy.Write && strategy != diskcopy.Auto {
 				continue // without zeroes they are the same
@@ -148,10 +148,7 @@ func (s *study) table(ctx context.Context, status bool) ([]cell, error) {
 			if err != nil {
 				return nil, err
 			}
-			if strategy == diskcopy.Write {
-				straight = c.Seconds
-			}
-			cells = append(cells, s.rate(c, straight))
+			cells = append(cells, c)
 		}
 		if s.qemuImg == "" || status {
 			continue // qemu-img asks for no block status of its target
@@ -160,13 +157,29 @@ func (s *study) table(ctx context.Context, status bool) ([]cell, error) {
 		if err != nil {
 			return nil, err
 		}
-		cells = append(cells, s.rate(c, straight))
+		cells = append(cells, c)
+	}
+	straight := straightTime(cells)
+	for i := range cells {
+		cells[i] = s.rate(cells[i], straight)
 	}
 	return cells, nil
 }
 
-// rate compares a cell with the straight copy to the same server and with the
-// ideal: each piece of data written once, and each hole skipped where block status
+// straightTime is the median time of the straight copies: to every kind of server
+// they are the same work.
+func straightTime(cells []cell) float64 {
+	var all []float64
+	for _, c := range cells {
+		if c.Tool == string(diskcopy.Write) {
+			all = append(all, c.Seconds)
+		}
+	}
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+// rate compares a cell with the straight copy and with the ideal: each piece of data written once, and each hole skipped where block status
 // shows that the target is empty, else zeroed in the cheapest way the server
 // really has. A write costs what it cost in the straight copy; a zero costs as much on a
 // server that writes it, else its delay.

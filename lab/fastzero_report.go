@@ -109,5 +109,6 @@ var legend = []string{
 	"Strategies, oldest first: write (straight copy), zero-each (a zero per hole), status-first (ask the target about each hole), prezero (zero everything first), nofallback (the same if the target promises that it is fast), auto (what `vmdisk copy` does unless told otherwise).",
 	"writes, zeroes and refused are requests that the server counted; written is what it wrote to its storage, zeroes that became writes included.",
 	"auto zeroes the first hole fast and alone, and times it against the data next to it. Only if zeroing proves much cheaper does one request zero the rest: two zeroes instead of one. A single request for everything would have to trust the server, because until the first zero an honest server and one that lies look alike.",
+	"x straight compares with the median time of the straight copies of the table.",
 	"x ideal compares with the time of the least work: data written once; holes zeroed by one request where the server can and lets a client know, else by one request each; nothing for holes where block status shows an empty target.",
 }
