@@ -23,7 +23,7 @@ var (
 		return peer.Build(context.Background(), "./cmd/vmdisk", scratch)
 	})
 	kit = sync.OnceValues(func() (*guest.Kit, error) {
-		return guest.NewKit(context.Background(), scratch, "mke2fs", "e2fsck", "nbd-client")
+		return guest.NewKit(context.Background(), scratch, "mke2fs", "e2fsck", "nbd-client", "chroot")
 	})
 )
 

@@ -9,6 +9,7 @@ import (
 
 // packages maps each program to the Debian package that has it.
 var packages = map[string]string{
+	"chroot":             "coreutils",
 	"cp":                 "coreutils",
 	"debootstrap":        "debootstrap",
 	"e2fsck":             "e2fsprogs",
