@@ -35,6 +35,7 @@ lint:
 	go run $(LINT) run ./...
 
 man:
+	rm -f docs/man/*.1
 	go run ./cmd/vmdisk man docs/man
 
 peers:

@@ -26,7 +26,6 @@ type infoResult struct {
 	MaxZero   int64          `json:"max_zero"`
 	MaxTrim   int64          `json:"max_trim"`
 	TrimAlign int64          `json:"trim_align"`
-	ReadOnly  bool           `json:"read_only"`
 	Volatile  bool           `json:"volatile"`
 	MultiConn bool           `json:"multi_conn"`
 	KnownZero bool           `json:"known_zero"`
@@ -105,7 +104,7 @@ func (r *infoResult) fill(d *disk.Disk) {
 	r.Disk, r.Size, r.ID = d.Name(), in.Size, in.ID
 	r.Min, r.Preferred = max(in.Min, 1), in.Preferred
 	r.MaxIO, r.MaxZero, r.MaxTrim, r.TrimAlign = in.MaxIO, in.MaxZero, in.MaxTrim, in.TrimAlign
-	r.ReadOnly, r.Volatile, r.MultiConn, r.KnownZero = in.ReadOnly, in.Volatile, in.MultiConn, in.KnownZero
+	r.Volatile, r.MultiConn, r.KnownZero = in.Volatile, in.MultiConn, in.KnownZero
 	r.Zero, r.FastZero, r.Trim = in.Zero.String(), in.FastZero.String(), in.Trim.String()
 	r.FUA, r.Cache = in.FUA.String(), in.Cache.String()
 	r.Maps = append([]disk.MapName{}, in.Maps...)
@@ -136,33 +135,42 @@ func (r *infoResult) print(w io.Writer) error {
 		line("format", "%s", r.Format)
 	}
 	line("size", "%s", sizeText(r.Size))
-	line("access", "%s", r.access())
+	line("traits", "%s", r.traits())
 	line("I/O", "smallest %d, preferred %s, largest %s", r.Min, limit(r.Preferred, "unknown"), limit(r.MaxIO, "any"))
 	line("zero", "%s, fast %s, largest %s", r.Zero, r.FastZero, limit(r.MaxZero, "any"))
 	line("trim", "%s, largest %s", r.Trim, limit(r.MaxTrim, "any"))
 	line("FUA", "%s", r.FUA)
 	line("maps", "%s", names(r.Maps))
 	for _, name := range r.order {
-		line(name, "%v", r.Details[name])
+		line(name, "%s", detail(r.Details[name]))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-func (r *infoResult) access() string {
-	out := "writable"
-	if r.ReadOnly {
-		out = "read-only"
-	}
+// traits are what else users may count on.
+func (r *infoResult) traits() string {
+	var out []string
 	for _, f := range []struct {
 		on   bool
 		text string
-	}{{r.Volatile, "has a write cache"}, {r.MultiConn, "several connections"}, {r.KnownZero, "known to be all zeros"}} {
+	}{{r.Volatile, "write cache"}, {r.MultiConn, "one flush covers all connections"}, {r.KnownZero, "known to be all zeros"}} {
 		if f.on {
-			out += ", " + f.text
+			out = append(out, f.text)
 		}
 	}
-	return out
+	if out == nil {
+		return "none"
+	}
+	return strings.Join(out, ", ")
+}
+
+// detail is a value of an attribute in one line.
+func detail(v any) string {
+	if list, ok := v.([]string); ok {
+		return strings.Join(list, ", ")
+	}
+	return fmt.Sprint(v)
 }
 
 func limit(n int64, none string) string {

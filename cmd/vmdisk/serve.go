@@ -157,11 +157,13 @@ func (f *serveFlags) serve(c *cobra.Command, arg []string) (err error) {
 	}
 	served := describe(exports, listeners, config.TLSMode)
 	return f.until(ctx, srv, listeners, func(ctx context.Context) error {
+		if f.run == "" || f.json { // the output is the command's, unless JSON is asked for
+			if err := f.announce(c.OutOrStdout(), served); err != nil {
+				return err
+			}
+		}
 		if f.run != "" {
 			return runCommand(ctx, f.run, served[0].URIs[0])
-		}
-		if err := f.announce(c.OutOrStdout(), served); err != nil {
-			return err
 		}
 		<-ctx.Done()
 		return nil
