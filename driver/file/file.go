@@ -337,6 +337,7 @@ func (f *File) closeFDs() error {
 		err = unix.Close(f.plain)
 	}
 	if f.fd >= 0 {
+		f.unlockBytes()
 		err = errors.Join(err, unix.Close(f.fd))
 	}
 	f.fd, f.plain = -1, -1

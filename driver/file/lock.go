@@ -152,6 +152,15 @@ func (f *File) lockBytes() error {
 	return nil
 }
 
+// unlockBytes gives the locks back by name. Closing the descriptor would do if it
+// were the last reference, but a ring that had the file registered is torn down
+// by the kernel some milliseconds after its close, or after the process ended: the
+// next program to open the disk then found it in use.
+func (f *File) unlockBytes() {
+	lk := unix.Flock_t{Type: unix.F_UNLCK, Start: permBase, Len: sharedBase}
+	_ = unix.FcntlFlock(uintptr(f.fd), unix.F_OFD_SETLK, &lk) // where locks do not work there were none
+}
+
 func (f *File) lockByte(at int) error {
 	lk := unix.Flock_t{Type: unix.F_RDLCK, Start: int64(at), Len: 1}
 	err := unix.FcntlFlock(uintptr(f.fd), unix.F_OFD_SETLK, &lk)
