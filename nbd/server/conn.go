@@ -43,6 +43,7 @@ type conn struct {
 	contexts []metaContext
 	ctx      context.Context
 	cancel   context.CancelFunc
+	unwatch  func() bool // of the lease
 
 	t       transport
 	socket  *socket // t, when it is a plain socket
@@ -90,6 +91,7 @@ func (s *Server) newConn(a *agreement) (*conn, error) {
 	s.mu.Lock()
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
+	c.watchLease()
 	return c, nil
 }
 
@@ -313,6 +315,7 @@ func (c *conn) unref() {
 	delete(c.s.conns, c)
 	c.s.mu.Unlock()
 	c.t.close(c.s.draining.Load())
+	c.endLease()
 	c.s.ended()
 }
 

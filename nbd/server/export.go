@@ -34,6 +34,7 @@ type export struct {
 	Export
 	Counters
 	changed atomic.Bool // something may need a flush
+	lease   *Lease      // nil for the fixed exports
 }
 
 func (s *Server) addExport(e Export) error {

@@ -33,8 +33,9 @@ type haggler struct {
 	secure   bool
 	noZeroes bool
 	terms
-	buf []byte
-	out []byte
+	leases []*export // what Config.Resolve gave
+	buf    []byte
+	out    []byte
 }
 
 // terms are what STARTTLS resets.
@@ -54,8 +55,15 @@ type agreement struct {
 
 // haggle negotiates until an export is chosen; nil and nil when the client
 // left in good order.
-func (s *Server) haggle(nc net.Conn) (*agreement, error) {
+func (s *Server) haggle(nc net.Conn) (a *agreement, err error) {
 	h := &haggler{s: s, conn: nc, buf: make([]byte, 512)}
+	defer func() {
+		var kept *export
+		if a != nil && err == nil {
+			kept = a.exp
+		}
+		h.releaseLeases(kept)
+	}()
 	if _, err := nc.Write(nbd.AppendGreeting(nil, nbd.FlagFixedNewstyle|nbd.FlagNoZeroes)); err != nil {
 		return nil, err
 	}
@@ -159,7 +167,7 @@ func (h *haggler) answer(o nbd.Option, data []byte) (a *agreement, done bool, er
 }
 
 func (h *haggler) exportName(name string) (*agreement, error) {
-	e := h.s.find(name)
+	e := h.find(name)
 	if e == nil {
 		return nil, errNoExport
 	}
@@ -227,7 +235,7 @@ func (h *haggler) info(o nbd.Option, data []byte) *agreement {
 		h.reply(o, nbd.RepErrInvalid, err.Error())
 		return nil
 	}
-	e := h.s.find(name)
+	e := h.find(name)
 	if e == nil {
 		h.reply(o, nbd.RepErrUnknown, "no such export")
 		return nil
@@ -287,7 +295,7 @@ func (h *haggler) metaContext(o nbd.Option, data []byte) {
 		h.reply(o, nbd.RepErrInvalid, err.Error())
 		return
 	}
-	e := h.s.find(name)
+	e := h.find(name)
 	if e == nil {
 		h.reply(o, nbd.RepErrUnknown, "no such export")
 		return

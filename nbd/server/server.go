@@ -29,6 +29,10 @@ type Config struct {
 	// Default is the name of the export that the empty name stands for. Where it
 	// is empty and no export has the empty name, a lone export is the default.
 	Default string
+	// Resolve, if not nil, is asked for names that are not among Exports. It may
+	// be called concurrently; what it finds is never listed. An error, which is
+	// logged, means that there is no such export.
+	Resolve func(ctx context.Context, name string) (Lease, error)
 
 	// TLS is the X.509 configuration for STARTTLS; needed unless TLSMode is
 	// TLSOff. MinVersion below 1.2 is raised to it.
@@ -251,6 +255,7 @@ func (s *Server) negotiate(nc net.Conn) {
 	if err != nil {
 		s.log.Warn("connection lost", "client", peer, "error", err)
 		result.conn.Close()
+		result.exp.release()
 		s.ended()
 		return
 	}

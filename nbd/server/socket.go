@@ -50,12 +50,17 @@ const (
 // scheduler slot (P) for some time, so one is left for those that have work.
 func hotSlots() int32 { return int32(runtime.GOMAXPROCS(0) - 1) }
 
+// sendBuffer is asked for on unix sockets; the kernel cuts it to
+// net.core.wmem_max and doubles it. TCP finds its own.
+const sendBuffer = 1 << 20
+
 // socket is a connection whose file descriptor we own. It is in blocking mode
 // with timeouts and unknown to Go's network poller: at one request at a time the
 // poller costs as much as the request (every arrival wakes its thread, which
 // then wakes another), a thread that waits in recv is woken by the kernel alone.
 type socket struct {
 	fd    int
+	unix  bool
 	stall stall
 }
 
@@ -91,7 +96,8 @@ func newSocket(nc net.Conn, s stall) (*socket, error) {
 		return nil, fmt.Errorf("duplicate the connection's descriptor: %w", err)
 	}
 	nc.Close()
-	k := &socket{fd: fd, stall: s}
+	_, isUnix := nc.(*net.UnixConn)
+	k := &socket{fd: fd, unix: isUnix, stall: s}
 	if err := k.configure(); err != nil {
 		unix.Close(fd)
 		return nil, err
@@ -102,6 +108,9 @@ func newSocket(nc net.Conn, s stall) (*socket, error) {
 func (k *socket) configure() error {
 	if err := unix.SetNonblock(k.fd, false); err != nil {
 		return fmt.Errorf("set the connection to blocking mode: %w", err)
+	}
+	if k.unix {
+		_ = unix.SetsockoptInt(k.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer)
 	}
 	for opt, d := range map[int]time.Duration{unix.SO_RCVTIMEO: hotWait, unix.SO_SNDTIMEO: sendWait} {
 		tv := unix.NsecToTimeval(d.Nanoseconds())
