@@ -208,14 +208,15 @@ func (c *checkedQueue) complete(ctx context.Context, done Completion) Completion
 		return Completion{Tag: c.watches[done.Tag-watchTag], Err: done.Err}
 	}
 	op := c.slots[done.Tag].Op
-	c.releaseSlot(done.Tag)
-	if done.Err != nil {
+	if done.Err != nil || op.Kind == Flush {
 		done.Err = c.settle(ctx, &op, done.Err)
 	}
+	c.releaseSlot(done.Tag)
 	return Completion{Tag: op.Tag, Err: done.Err}
 }
 
-// settle gives an error of the driver the meaning it has for the Disk's methods.
+// settle gives an answer of the driver the meaning it has for the Disk's methods.
+// It runs under the operation's range lock.
 func (c *checkedQueue) settle(ctx context.Context, op *Op, err error) error {
 	unsupported := errors.Is(err, errors.ErrUnsupported)
 	switch {
@@ -226,7 +227,11 @@ func (c *checkedQueue) settle(ctx context.Context, op *Op, err error) error {
 	case op.Kind == Zero && unsupported && op.Flags&FastOnly != 0:
 		err = ErrNotFast
 	case op.Kind == Zero && unsupported:
-		return c.d.run(ctx, op)
+		// Not by the Disk's method: its lock could wait for an operation that only
+		// this thread's next Reap ends.
+		l := c.d.limits.Load()
+		flags, _ := l.fua(op.Flags)
+		err = c.d.zeroBlocks(context.WithoutCancel(ctx), l, op.Off, op.Len, flags)
 	}
 	return c.d.wrap(op.Kind.String(), op.Off, op.Len, err)
 }

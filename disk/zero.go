@@ -200,10 +200,17 @@ func (d *Disk) flush(ctx context.Context) error {
 	return d.stick(d.drv.Flush(ctx))
 }
 
-// stick remembers the first failure of a flush.
+// stick remembers the first failure of a flush, and turns the success of one that
+// ran beside it into that failure: the kernel tells a lost write once, to either.
 func (d *Disk) stick(err error) error {
-	if err == nil || isCancel(err) {
+	if isCancel(err) {
 		return err
+	}
+	if failed := d.flushErr.Load(); failed != nil {
+		return *failed
+	}
+	if err == nil {
+		return nil
 	}
 	err = d.wrap("flush", -1, 0, err)
 	d.flushErr.CompareAndSwap(nil, &err)
