@@ -21,6 +21,7 @@ type engine struct {
 	zeroBuf  []byte // one request of zeros
 	journal  *journal
 	done     atomic.Int64 // bytes dealt with
+	sending  sending
 
 	mu       sync.Mutex
 	changed  sync.Cond // on mu: a worker became idle, or the probe ended

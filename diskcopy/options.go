@@ -59,8 +59,10 @@ type Options struct {
 	RequestSize int64
 	// QueueDepth is the number of requests in flight, 1 to 1024. Default 16.
 	QueueDepth int
-	// SparseSize is the granularity in bytes at which data is searched for zeros:
-	// a power of two from 512 to RequestSize. Default 4096; negative: no search.
+	// SparseSize is the granularity in bytes at which data is searched for zeros: a
+	// power of two from 512 to RequestSize; negative: no search. The default is 4096,
+	// except that data which the kernel can move from file to socket by itself
+	// (sendfile) is only searched in samples, and in full once those hold zeros.
 	SparseSize int64
 	// Strategy defaults to Auto.
 	Strategy Strategy
@@ -90,6 +92,8 @@ type Options struct {
 	// ProgressEvery (default 100 ms), and at the end of each phase.
 	Progress      func(Progress)
 	ProgressEvery time.Duration
+
+	sample bool // SparseSize was left to us
 }
 
 // Progress is the state of a copy, comparison or checksum.
@@ -115,7 +119,8 @@ var (
 func (o Options) complete() (Options, error) {
 	o.RequestSize = orDefault(o.RequestSize, 1<<20)
 	o.QueueDepth = orDefault(o.QueueDepth, 16)
-	o.SparseSize = orDefault(o.SparseSize, 4096)
+	o.sample = o.SparseSize == 0
+	o.SparseSize = orDefault(o.SparseSize, min(4096, o.RequestSize))
 	o.Checkpoint = orDefault(o.Checkpoint, 5*time.Second)
 	o.Grace = orDefault(o.Grace, 10*time.Second)
 	var err error

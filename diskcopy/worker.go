@@ -37,6 +37,9 @@ func (w *worker) do(t task) error {
 	case taskWrite:
 		return w.write(w.e.zeroBuf[:t.n], t.off)
 	}
+	if sent, err := w.send(t); sent || err != nil {
+		return err
+	}
 	p := w.buf[:t.n]
 	if err := w.read(p, t.off); err != nil {
 		return err
@@ -50,8 +53,13 @@ func (w *worker) store(p []byte, t task) error {
 	if granule <= 0 {
 		return w.write(p, t.off)
 	}
+	zeros := int64(0)
+	defer func() { w.e.sending.found(t.n, zeros) }()
 	for off := t.off; len(p) > 0; {
 		n, zero := dataRun(p, off, granule, short)
+		if zero {
+			zeros += n
+		}
 		var err error
 		switch {
 		case zero && t.known:

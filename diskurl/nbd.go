@@ -18,6 +18,7 @@ func (u URL) openNBD(ctx context.Context, o Options) (*disk.Disk, error) {
 	d, err := nbd.Open(ctx, nbd.Config{
 		Client: cfg, Name: u.String(), ReadOnly: o.ReadOnly,
 		Reconnect: nbd.Reconnect{Disabled: o.Reconnect < 0, Limit: max(o.Reconnect, 0)},
+		NoReplay:  o.NoReplay || o.Reconnect < 0,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", u, err)

@@ -42,6 +42,9 @@ type Options struct {
 	// Reconnect is how long to try to get a lost server back: 0 is the
 	// driver's default, negative not at all.
 	Reconnect time.Duration
+	// NoReplay keeps no copy of what was written to an NBD server since the last
+	// flush: cheaper, but a lost connection then fails the next flush.
+	NoReplay bool
 	// Connections bounds the connections to a server; 0 is its default.
 	Connections int
 	// NoUnixSocket keeps a transfer on the network though the daemon runs here.

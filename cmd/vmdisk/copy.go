@@ -25,6 +25,12 @@ type copyFlags struct {
 	json                 bool
 }
 
+// replayable is what the NBD driver keeps in order to repeat it to a server that
+// comes back. A larger copy would exceed it and find out at the last flush, so
+// unless told otherwise it does not pay for keeping it (half the CPU time) and
+// ends as soon as the target is lost.
+const replayable = 64 << 20
+
 func newCopy() *cobra.Command {
 	f := copyFlags{
 		srcCache: newCacheFlag(), cache: newCacheFlag(), aio: newAIOFlag(), flush: newChoice("on", "on", "off"),
@@ -86,10 +92,13 @@ func (f *copyFlags) register(c *cobra.Command) {
 }
 
 func (f *copyFlags) run(c *cobra.Command, from, to string) error {
-	f.complete()
+	f.complete(c.Flags().Changed)
 	src, err := diskurl.Open(c.Context(), from, f.src)
 	if err != nil {
 		return fmt.Errorf("source: %w", err)
+	}
+	if src.Size() > replayable && !c.Flags().Changed("reconnect") {
+		f.dst.Reconnect = -1
 	}
 	stats, err := f.toTarget(c, src, from, to)
 	if err = errors.Join(err, src.Close()); err != nil {
@@ -102,8 +111,8 @@ func (f *copyFlags) run(c *cobra.Command, from, to string) error {
 	return err
 }
 
-// complete settles what several flags say together.
-func (f *copyFlags) complete() {
+// complete settles what several flags say together; given tells which were there.
+func (f *copyFlags) complete(given func(string) bool) {
 	f.src.FormatFlag, f.dst.FormatFlag = "-f", "-O"
 	f.dst.TLS, f.dst.Connections, f.dst.Reconnect = f.src.TLS, f.src.Connections, f.src.Reconnect
 	f.src.ReadOnly = true
@@ -111,7 +120,10 @@ func (f *copyFlags) complete() {
 	f.src.AIO, f.dst.AIO = f.aio.value, f.aio.value
 	f.options.Strategy = diskcopy.Strategy(f.strategy.value)
 	f.options.RequestSize, f.options.SparseSize = int64(f.requestSize), int64(f.sparse)
-	if f.sparse == 0 {
+	switch {
+	case !given("sparse-size"):
+		f.options.SparseSize = 0 // the default, which may sample
+	case f.sparse == 0:
 		f.options.SparseSize = -1
 	}
 	f.options.NoFlush = f.flush.value == "off"

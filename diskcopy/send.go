@@ -1,0 +1,75 @@
+package diskcopy
+
+import (
+	"errors"
+	"sync/atomic"
+)
+
+// sending decides which data the kernel moves from the source's file to the
+// target's socket by itself (sendfile), which takes half the CPU time of reading
+// it, looking for zeros and writing it. What is sent is not looked at, so this is
+// for sources whose file system told the holes, and as long as the data in
+// between does not turn out to hold many zeros: every so often a request takes
+// the ordinary way as a sample.
+type sending struct {
+	off     atomic.Bool  // the source or the target cannot
+	tasks   atomic.Int64 // data tasks so far
+	scanned atomic.Int64 // bytes of them that were searched for zeros
+	zeros   atomic.Int64 // bytes found
+}
+
+const (
+	// sampleFirst data tasks are searched, then one of every sampleEvery.
+	sampleFirst = 16
+	sampleEvery = 16
+	// fewZeros: data with less than a 64th of zeros is sent unseen.
+	fewZeros = 64
+)
+
+// found takes over the result of a search.
+func (s *sending) found(n, zeros int64) {
+	s.scanned.Add(n)
+	s.zeros.Add(zeros)
+}
+
+// wanted reports whether the next data task may be sent.
+func (s *sending) wanted(o *Options) bool {
+	switch {
+	case s.off.Load() || o.SparseSize > 0 && !o.sample:
+		return false
+	case o.SparseSize < 0:
+		return true
+	}
+	n := s.tasks.Add(1)
+	return n > sampleFirst && n%sampleEvery != 0 && s.zeros.Load()*fewZeros < s.scanned.Load()
+}
+
+// send lets the kernel copy t; false: it has to be read and written.
+func (w *worker) send(t task) (bool, error) {
+	e := w.e
+	if !e.sending.wanted(&e.opt) {
+		return false, nil
+	}
+	r, ok := e.src.FileRange(t.off, t.n, false)
+	if !ok {
+		e.sending.off.Store(true)
+		return false, nil
+	}
+	defer r.Release()
+	if r.Len < t.n {
+		return false, nil
+	}
+	r.Len = t.n
+	err := e.dst.WriteFromFile(e.io, t.off, r, 0)
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		e.sending.off.Store(true)
+		return false, nil
+	case err != nil:
+		return false, targetErr(err)
+	}
+	w.counts.Read.add(t.n)
+	w.counts.Write.add(t.n)
+	e.journal.wrote(t.off, t.n)
+	return true, nil
+}
