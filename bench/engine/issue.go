@@ -267,6 +267,10 @@ func (w *worker) submit() error {
 		for i := range took {
 			u := &w.units[w.pending[i].Tag]
 			u.issued = now
+			if !w.async {
+				// The submission of a synchronous engine is the I/O.
+				u.issued = u.start
+			}
 			if w.flight == 0 {
 				w.stalls.busy(now)
 			}

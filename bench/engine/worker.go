@@ -96,6 +96,7 @@ type worker struct {
 	noClat    bool
 	noLat     bool
 	slat      bool
+	async     bool  // not one of fio's synchronous engines
 	dropped   error // first error
 }
 
@@ -209,7 +210,8 @@ func (w *worker) setup() error {
 		return err
 	}
 	w.depth = j.Depth
-	w.noLat, w.noClat, w.slat = j.NoLat, j.NoClat, !j.NoSlat && !j.SyncEngine()
+	w.async = !j.SyncEngine()
+	w.noLat, w.noClat, w.slat = j.NoLat, j.NoClat, !j.NoSlat && w.async
 	w.rate.init(j)
 	if w.rate.any {
 		for d := range w.res.Dirs {

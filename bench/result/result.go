@@ -85,13 +85,13 @@ func (d *Dir) BWBytes() float64 { return rate(d.Bytes, d.Runtime) }
 // IOPSMean is the I/O rate over the runtime.
 func (d *Dir) IOPSMean() float64 { return rate(d.IOs, d.Runtime) }
 
-// rate is n per second, with the runtime in whole milliseconds as fio has it.
+// rate is n per second. fio divides by whole milliseconds, which makes 0 of what
+// took less than one.
 func rate(n uint64, t time.Duration) float64 {
-	ms := t.Milliseconds()
-	if ms == 0 {
+	if t <= 0 {
 		return 0
 	}
-	return float64(n) * 1000 / float64(ms)
+	return float64(n) / t.Seconds()
 }
 
 // Point is one sample of a job's progress. Values are of the interval that ends

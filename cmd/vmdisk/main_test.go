@@ -26,8 +26,9 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"tmpfs": mountTmpfs,
-			"certs": makeCerts,
+			"tmpfs":     mountTmpfs,
+			"certs":     makeCerts,
+			"loopmount": mountLoop,
 		},
 	})
 }
