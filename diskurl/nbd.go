@@ -2,10 +2,12 @@ package diskurl
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/driver/nbd"
+	wire "github.com/vmdisk/vmdisk/nbd"
 	"github.com/vmdisk/vmdisk/nbd/client"
 )
 
@@ -21,9 +23,18 @@ func (u URL) openNBD(ctx context.Context, o Options) (*disk.Disk, error) {
 		NoReplay:  o.NoReplay || o.Reconnect < 0,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", u, err)
+		return nil, fmt.Errorf("open %s: %w", u, explainExport(u.Export, err))
 	}
 	return d, nil
+}
+
+// explainExport says what a server's plainest refusal means.
+func explainExport(name string, err error) error {
+	var refused *client.OptionError
+	if errors.As(err, &refused) && refused.Reply == wire.RepErrUnknown {
+		return fmt.Errorf("the server has no export %q (%w); `vmdisk info --list URL` shows those it has", name, err)
+	}
+	return err
 }
 
 // client says how to reach the server of an NBD URL.

@@ -1,6 +1,7 @@
 package diskurl
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -229,7 +230,8 @@ func parseHTTP(s string) (URL, error) {
 
 // plainURLError drops the URL that net/url repeats in its errors.
 func plainURLError(err error) error {
-	if e, ok := err.(*url.Error); ok {
+	var e *url.Error
+	if errors.As(err, &e) {
 		return e.Err
 	}
 	return err

@@ -14,14 +14,12 @@ const sizeUnits = "KMGTPE"
 // M, G, T, P or E, powers of 1024, each also as "KiB" or "kb"; a lone B means
 // bytes. A fraction needs a unit: 1.5G.
 func ParseSize(s string) (int64, error) {
-	number, unit := s, int64(1)
-	upper := strings.ToUpper(s)
-	upper = strings.TrimSuffix(upper, "B")
-	upper, hadI := strings.CutSuffix(upper, "I")
-	number = upper
-	if n := len(upper); n > 0 {
-		if i := strings.IndexByte(sizeUnits, upper[n-1]); i >= 0 {
-			number, unit = upper[:n-1], int64(1)<<(10*(i+1))
+	unit := int64(1)
+	number := strings.TrimSuffix(strings.ToUpper(s), "B")
+	number, hadI := strings.CutSuffix(number, "I")
+	if n := len(number); n > 0 {
+		if i := strings.IndexByte(sizeUnits, number[n-1]); i >= 0 {
+			number, unit = number[:n-1], int64(1)<<(10*(i+1))
 		}
 	}
 	if hadI && unit == 1 || number == "" {

@@ -209,7 +209,7 @@ func (p *figure) mark(m Mark) error {
 		return err
 	}
 	area.Color = color.NRGBA{R: 200, G: 30, B: 30, A: 60}
-	area.LineStyle.Width = 0
+	area.Width = 0
 	p.Add(area)
 	return nil
 }
@@ -232,7 +232,7 @@ func (h *Histogram) draw(p *figure) error {
 		}
 		box.Color = colour(0)
 		box.LineStyle.Color = color.White
-		box.LineStyle.Width = vg.Points(0.25)
+		box.Width = vg.Points(0.25)
 		p.Add(box)
 	}
 	p.settle(x, y)

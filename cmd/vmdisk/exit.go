@@ -93,7 +93,7 @@ func advise(err error) string {
 		unless string
 		advice string
 	}{
-		{diskurl.ErrInUse, "--force-share", "end the other user, or read it with --force-share"},
+		{diskurl.ErrInUse, "force-share", "end the other user, or read it with --force-share"},
 		{syscall.ECONNREFUSED, "", "start the server, or correct the address"},
 		{fs.ErrExist, "--", "choose another name"},
 		{fs.ErrNotExist, "", "check the path"},

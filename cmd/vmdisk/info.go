@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -44,12 +45,15 @@ func newInfo() *cobra.Command {
 	var d diskFlags
 	var asJSON bool
 	var probeZero string
+	var list bool
 	c := &cobra.Command{
-		Use:   "info DISK | --probe-zero PATH",
+		Use:   "info DISK | --list URL | --probe-zero PATH",
 		Short: "Describe a disk, or how its storage zeroes",
 		Long: `Describe a disk: size, limits and what it can do natively, by emulation or not at all.
 
 This is the only command that tells an image's format by its first bytes.
+
+--list URL shows the exports of an NBD server.
 
 --probe-zero PATH tries each way of zeroing on the storage of PATH and shows which work and how
 long each takes. It never changes content: for a file or directory it uses a new unnamed file
@@ -62,6 +66,9 @@ beside it, on a block device a range that reads as zeros already.`,
 			if probeZero != "" {
 				return showZeroProbe(c.Context(), c.OutOrStdout(), probeZero, asJSON)
 			}
+			if list {
+				return showExports(c.Context(), c.OutOrStdout(), a[0], d.options.TLS, asJSON)
+			}
 			r, err := inspect(c.Context(), a[0], d.opening(true))
 			if err != nil {
 				return err
@@ -73,6 +80,7 @@ beside it, on a block device a range that reads as zeros already.`,
 		},
 	}
 	d.register(c)
+	c.Flags().BoolVar(&list, "list", false, "show the exports of an NBD server")
 	c.Flags().StringVar(&probeZero, "probe-zero", "", "show which ways of zeroing the storage of this path has")
 	c.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
 	return c
@@ -192,6 +200,21 @@ func names(maps []disk.MapName) string {
 		parts = append(parts, string(m))
 	}
 	return strings.Join(parts, ", ")
+}
+
+func showExports(ctx context.Context, w io.Writer, rawURL string, t diskurl.TLS, asJSON bool) error {
+	exports, err := diskurl.Exports(ctx, rawURL, t)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return writeJSON(w, exports)
+	}
+	table := &report.Table{Columns: []report.Column{{Name: "export"}, {Name: "URL"}, {Name: "description"}}}
+	for _, e := range exports {
+		table.Add(strconv.Quote(e.Name), e.URL, e.Description)
+	}
+	return report.TextItem(w, table)
 }
 
 func showZeroProbe(ctx context.Context, w io.Writer, path string, asJSON bool) error {

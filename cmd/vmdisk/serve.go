@@ -139,7 +139,11 @@ func (f *serveFlags) serve(c *cobra.Command, arg []string) (err error) {
 	if err != nil {
 		return err
 	}
-	listeners, cleanup, err := f.listen()
+	given, err := activated()
+	if err != nil {
+		return err
+	}
+	listeners, cleanup, err := f.listen(given)
 	if err != nil {
 		return err
 	}
@@ -156,8 +160,11 @@ func (f *serveFlags) serve(c *cobra.Command, arg []string) (err error) {
 		return err
 	}
 	served := describe(exports, listeners, config.TLSMode)
+	// Standard output is the command's under --run, and the client's where it
+	// handed over the sockets; unless JSON is asked for.
+	announce := f.json || f.run == "" && len(given) == 0
 	return f.until(ctx, srv, listeners, func(ctx context.Context) error {
-		if f.run == "" || f.json { // the output is the command's, unless JSON is asked for
+		if announce {
 			if err := f.announce(c.OutOrStdout(), served); err != nil {
 				return err
 			}
@@ -206,12 +213,11 @@ func (f *serveFlags) open(ctx context.Context, arg []string) ([]server.Export, e
 	return exports, nil
 }
 
-// listen opens the sockets and returns what removes their traces.
-func (f *serveFlags) listen() ([]net.Listener, func(), error) {
+// listen opens the sockets besides those given and returns what removes their traces.
+func (f *serveFlags) listen(given []net.Listener) ([]net.Listener, func(), error) {
 	nothing := func() {}
-	given, err := activated()
-	if err != nil || len(given) > 0 && len(f.nbd) == 0 {
-		return given, nothing, err
+	if len(given) > 0 && len(f.nbd) == 0 {
+		return given, nothing, nil
 	}
 	addrs := f.nbd
 	cleanup := nothing
