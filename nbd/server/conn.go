@@ -149,6 +149,10 @@ func (c *conn) run() {
 // runStream serves a stream until it ends. Between requests it holds no buffer.
 func (c *conn) runStream() {
 	t := c.t.(*stream)
+	if c.s.draining.Load() { // it may have begun before there was a deadline to shorten
+		c.finish(errDrained)
+		return
+	}
 	for {
 		n, err := t.conn.Read(c.saved[c.nsaved:])
 		c.nsaved += n

@@ -120,13 +120,12 @@ func (o *output) file(k *socket, ws *workspace, r disk.FileRange) (sent int64, e
 	o.send.Lock()
 	defer o.sweep()
 	defer o.send.Unlock()
+	k.cork(true)
 	err = o.write(ws.out)
 	ws.out = ws.out[:0]
-	if err != nil {
-		return 0, err
+	if err == nil {
+		sent, err = k.sendFile(r)
 	}
-	if sent, err = k.sendFile(r); sent == r.Len {
-		return sent, nil
-	}
+	k.cork(false)
 	return sent, err
 }

@@ -36,9 +36,19 @@ func (c *conn) read(ws *workspace, r *nbd.Request) error {
 	return c.answer(ws, r, e, text)
 }
 
-// probeSize is the end of a range that stands for all of it when asking
-// whether it is in the page cache.
-const probeSize = 4096
+// cached asks at the beginning, the middle and the end of a large range
+// whether it is in the page cache, so that sendfile will not wait for a disk.
+// The kernel reads ahead in large windows, so what lies between is there, too.
+func (c *conn) cached(scratch []byte, off, n int64) bool {
+	info := c.exp.Disk.Info()
+	unit := max(info.Min, 1)
+	for _, at := range [3]int64{off, off + n/2, off + n - unit} {
+		if c.exp.Disk.TryRead(scratch[:unit], at-at%unit) != nil {
+			return false
+		}
+	}
+	return true
+}
 
 // readLarge sends the data by sendfile where it comes from a file's page cache,
 // without a hole worth telling the client; a task reads the rest.
@@ -56,11 +66,10 @@ func (c *conn) readLarge(ws *workspace, r *nbd.Request) error {
 	}
 	defer fr.Release()
 	fr.Len = n
-	if err := c.room(ws, probeSize+headRoom); err != nil {
+	if err := c.room(ws, inlineMax); err != nil { // no disk has larger units
 		return err
 	}
-	at := len(ws.out)
-	if c.exp.Disk.TryRead(ws.out[at:at+probeSize], off+n-probeSize) != nil {
+	if !c.cached(ws.out[len(ws.out):cap(ws.out)], off, n) {
 		return c.start(ws, c.newTask(r))
 	}
 	c.exp.count(r)

@@ -213,6 +213,18 @@ func (k *socket) sendFile(r disk.FileRange) (int64, error) {
 	return sent, nil
 }
 
+// cork keeps TCP from sending a packet for a header alone.
+func (k *socket) cork(on bool) {
+	if k.unix {
+		return
+	}
+	v := 0
+	if on {
+		v = 1
+	}
+	_ = unix.SetsockoptInt(k.fd, unix.IPPROTO_TCP, unix.TCP_CORK, v)
+}
+
 func (k *socket) shut() { _ = unix.Shutdown(k.fd, unix.SHUT_RDWR) }
 
 func (k *socket) gone() bool { return k.poll(0, 0)&(unix.POLLHUP|unix.POLLERR) != 0 }
