@@ -136,6 +136,17 @@ var history = []diskcopy.Strategy{
 	diskcopy.Write, diskcopy.ZeroEach, diskcopy.StatusFirst, diskcopy.PreZero, diskcopy.NoFallback, diskcopy.Auto,
 }
 
+// toolQemu is cell.Tool of a copy by qemu-img.
+const toolQemu = "qemu-img"
+
+func strategyNames() []string {
+	names := make([]string, 0, len(history))
+	for _, s := range history {
+		names = append(names, string(s))
+	}
+	return names
+}
+
 // table runs every strategy against every kind of server.
 func (s *study) table(ctx context.Context, status bool) ([]cell, error) {
 	var cells []cell
@@ -153,7 +164,7 @@ func (s *study) table(ctx context.Context, status bool) ([]cell, error) {
 		if s.qemuImg == "" || status {
 			continue // qemu-img asks for no block status of its target
 		}
-		c, err := s.runCell(ctx, k, "qemu-img", s.copyWithQemu)
+		c, err := s.runCell(ctx, k, toolQemu, s.copyWithQemu)
 		if err != nil {
 			return nil, err
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/vmdisk/vmdisk/report"
 )
@@ -44,19 +45,20 @@ func table(cells []cell) *report.Table {
 
 // bars groups the times by server and has one colour for each strategy.
 func bars(title string, cells []cell) *report.Bars {
-	b := &report.Bars{Title: "Time of a copy, " + title, Y: report.Axis{Label: "s", Zero: true}, Digits: 2}
+	b := &report.Bars{Title: "Time of a copy; " + strings.ToLower(title[:1]) + title[1:], Y: report.Axis{Label: "s", Zero: true}, Digits: 2}
 	group := func(c cell) string { return c.Server + " " + c.FastZeroMode }
 	for _, c := range cells {
 		if g := group(c); !slices.Contains(b.Groups, g) {
 			b.Groups = append(b.Groups, g)
 		}
 	}
+	for _, tool := range append(strategyNames(), toolQemu) {
+		if slices.ContainsFunc(cells, func(c cell) bool { return c.Tool == tool }) {
+			b.Series = append(b.Series, report.BarSeries{Name: tool, Values: slices.Repeat([]float64{math.NaN()}, len(b.Groups))})
+		}
+	}
 	for _, c := range cells {
 		i := slices.IndexFunc(b.Series, func(s report.BarSeries) bool { return s.Name == c.Tool })
-		if i < 0 {
-			i = len(b.Series)
-			b.Series = append(b.Series, report.BarSeries{Name: c.Tool, Values: slices.Repeat([]float64{math.NaN()}, len(b.Groups))})
-		}
 		b.Series[i].Values[slices.Index(b.Groups, group(c))] = c.Seconds
 	}
 	return b
