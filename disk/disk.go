@@ -39,6 +39,8 @@ type limits struct {
 	maxZero   int64 // never 0, whole blocks
 	maxTrim   int64 // never 0, a multiple of trimAlign
 	trimAlign int64 // >= Min, >= 1
+	// plainWrite: writes need no lock, and may be made at all.
+	plainWrite bool
 }
 
 // Trace is one finished operation.
@@ -102,6 +104,7 @@ func (d *Disk) Refresh() {
 	if in.Min&l.mask != 0 || in.Min > bounceSize {
 		panic(fmt.Sprintf("disk: the driver of %s breaks the contract: Min %d is no power of two up to %d", d.name, in.Min, bounceSize))
 	}
+	l.plainWrite = l.mask == 0 && !in.ReadOnly
 	l.maxIO = wholeUnits(in.MaxIO, l.mask+1)
 	l.maxZero = wholeUnits(in.MaxZero, l.mask+1)
 	l.maxTrim = wholeUnits(in.MaxTrim, l.trimAlign)
