@@ -329,9 +329,14 @@ func (c *conn) drain() {
 		_ = c.t.(*stream).conn.SetReadDeadline(time.Now())
 		return
 	}
-	if c.claim() {
-		go c.run() // it is waited for as an open connection
+	if !c.claim() {
+		return
 	}
+	if c.nsaved == 0 && c.socket.poll(unix.POLLIN, 0) == 0 {
+		c.finish(errDrained)
+		return
+	}
+	go c.run() // it is waited for as an open connection
 }
 
 // kill ends the connection as it is. The caller holds Server.mu, under which the

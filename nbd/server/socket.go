@@ -229,12 +229,14 @@ func (k *socket) shut() { _ = unix.Shutdown(k.fd, unix.SHUT_RDWR) }
 
 func (k *socket) gone() bool { return k.poll(0, 0)&(unix.POLLHUP|unix.POLLERR) != 0 }
 
+// A TCP socket that is closed while data waits in it resets the connection, and
+// what was sent last may be lost.
 func (k *socket) close(gently bool) {
-	if gently {
+	if gently && !k.unix {
 		_ = unix.Shutdown(k.fd, unix.SHUT_WR)
 		var junk [512]byte
-		for end := time.Now().Add(lingerly); time.Now().Before(end); {
-			if _, err := k.receive(junk[:]); err != nil && err != errIdle {
+		for end := time.Now().Add(lingerly); k.poll(unix.POLLIN, 0) != 0 && time.Now().Before(end); {
+			if _, err := k.receive(junk[:]); err != nil {
 				break
 			}
 		}
