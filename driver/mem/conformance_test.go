@@ -1,6 +1,8 @@
 package mem_test
 
 import (
+	"context"
+	"fmt"
 	"testing"
 
 	"github.com/vmdisk/vmdisk/disk"
@@ -31,3 +33,16 @@ func TestAllocations(t *testing.T) {
 }
 
 func BenchmarkDriver(b *testing.B) { disktest.Benchmark(b, open(1<<30)) }
+
+func Example() {
+	d, _ := mem.Open(8 << 40) // 8 TiB that take no memory
+	ctx := context.Background()
+	_ = d.WriteAt(ctx, []byte("far away"), 7<<40, 0)
+	drv, _ := disk.As[*mem.Driver](d)
+	fmt.Println(drv.Allocated())
+	_ = d.Zero(ctx, 0, d.Size(), disk.MayTrim)
+	fmt.Println(drv.Allocated())
+	// Output:
+	// 65536
+	// 0
+}

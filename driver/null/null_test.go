@@ -1,6 +1,8 @@
 package null_test
 
 import (
+	"context"
+	"fmt"
 	"testing"
 
 	"github.com/vmdisk/vmdisk/disk"
@@ -42,3 +44,10 @@ func TestNegativeSize(t *testing.T) {
 }
 
 func BenchmarkDriver(b *testing.B) { disktest.Benchmark(b, open(1<<40)) }
+
+func Example() {
+	d, _ := null.Open(1 << 40)
+	ctx, p := context.Background(), []byte("gone")
+	fmt.Println(d.WriteAt(ctx, p, 0, 0), d.ReadAt(ctx, p, 0), p)
+	// Output: <nil> <nil> [0 0 0 0]
+}

@@ -24,6 +24,13 @@ func New(child *disk.Disk, faults ...Fault) *disk.Disk {
 	return disk.New(&filter{child: child, faults: faults}, child.Name())
 }
 
+// Hook turns faults into a function that others ask before an operation, such as
+// disktest.CrashConfig.Fail. Flags are not known to it.
+func Hook(faults ...Fault) func(op disk.Kind, off, n int64) error {
+	f := &filter{faults: faults}
+	return func(op disk.Kind, off, n int64) error { return f.check(1<<op, off, n, 0) }
+}
+
 func (f *filter) check(op Op, off, n int64, flags disk.Flags) error {
 	c := Call{Op: op, Off: off, Len: n, Flags: flags}
 	for _, x := range f.faults {

@@ -220,6 +220,17 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// The rules fail a disk that can lose its power, too.
+func TestHook(t *testing.T) {
+	t.Parallel()
+	hook := fault.Hook(fault.Fault{When: fault.On(fault.Flush | fault.Trim), Err: syscall.EIO})
+	d := disktest.NewCrash(disktest.CrashConfig{Size: 1 << 20, Fail: hook}).Open()
+	failed, err := ops(t, d)
+	if failed != fault.Flush|fault.Trim || !errors.Is(err, syscall.EIO) {
+		t.Errorf("%v failed with %v", failed, err)
+	}
+}
+
 func TestDurable(t *testing.T) {
 	t.Parallel()
 	disktest.Durable(t, func(_ testing.TB, d *disk.Disk) *disk.Disk { return fault.New(d) }, disktest.Options{})

@@ -13,7 +13,7 @@ import (
 // Op is a set of kinds of operations.
 type Op uint
 
-// The kinds of operations.
+// The kinds of operations. The first are in the order of disk.Kind.
 const (
 	Read Op = 1 << iota
 	Write

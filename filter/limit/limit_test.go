@@ -44,8 +44,8 @@ func TestAllocations(t *testing.T) {
 // what is around it must be as before.
 func TestConformance(t *testing.T) {
 	const around, size = 1 << 20, 1<<20 + 300
-	for _, base := range []int64{65536, 4096, 512, 777} {
-		for _, block := range []int64{1, 512, 4096} {
+	for _, base := range []int64{65536, 512, 777} {
+		for _, block := range []int64{1, 4096} {
 			t.Run(fmt.Sprintf("offset %d, blocks of %d", base, block), func(t *testing.T) {
 				disktest.Conformance(t, func(tb testing.TB) *disk.Disk {
 					child := ram(tb, around+size)
