@@ -140,7 +140,8 @@ func (f *copyFlags) toTarget(c *cobra.Command, src *disk.Disk, from, to string) 
 	f.options.Progress = p.report
 	stats, err := diskcopy.Copy(c.Context(), t.disk, src, f.options)
 	p.end()
-	err = t.end(errors.Join(err, t.disk.Close()))
+	touched := stats.Write.Ops+stats.Zero.Ops+stats.Clone.Ops > 0
+	err = t.end(errors.Join(err, t.disk.Close()), touched)
 	if f.stats != "" {
 		err = errors.Join(err, writeStats(f.stats, stats))
 	}
@@ -242,22 +243,25 @@ func (f *copyFlags) makePartial(ctx context.Context, u diskurl.URL, partial stri
 }
 
 // end gives a complete new file its name. After a failure it keeps a file that
-// a journal can go on with, and removes another that is new.
-func (t *target) end(err error) error {
+// a journal can go on with, and removes another that is new. touched: the target
+// may have changed.
+func (t *target) end(err error, touched bool) error {
 	var stopped *diskcopy.InterruptedError
 	switch {
 	case err == nil && t.final != "":
 		return publish(t.partial, t.final)
 	case err == nil, t.resumed, errors.As(err, &stopped) && stopped.Offset > 0:
 		return err
-	case t.final == "":
-		return fmt.Errorf("%w; the target %s is incomplete", err, t.disk)
 	}
 	if stopped != nil {
 		err = stopped.Err // nothing to go on with
+		_ = os.Remove(t.journal)
 	}
-	if t.journal != "" {
-		os.Remove(t.journal)
+	switch {
+	case t.final == "" && touched:
+		return fmt.Errorf("%w; the target %s is incomplete", err, t.disk)
+	case t.final == "":
+		return err
 	}
 	if gone := os.Remove(t.partial); gone != nil {
 		return errors.Join(err, gone)

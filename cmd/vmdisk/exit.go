@@ -21,7 +21,8 @@ const (
 	statusUsage  = 2
 )
 
-// statusError ends the program with a status of its own; without err, silently.
+// statusError ends the program with a status of its own; without err, silently,
+// unless it is joined with an error that speaks.
 type statusError struct {
 	status int
 	err    error
@@ -29,7 +30,7 @@ type statusError struct {
 
 func (e *statusError) Error() string {
 	if e.err == nil {
-		return fmt.Sprintf("exit status %d", e.status)
+		return ""
 	}
 	return e.err.Error()
 }
@@ -67,20 +68,19 @@ func finish(ctx context.Context, cmd *cobra.Command, err error, stderr io.Writer
 	switch {
 	case errors.As(err, &s):
 		status = s.status
-		if s.err == nil {
-			return status
-		}
 	case errors.As(err, &syntax):
 		status = statusUsage
 	}
-	text := err.Error()
+	text := strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+	if text == "" {
+		return status
+	}
 	if ctx.Err() != nil {
 		text = strings.Replace(text, context.Canceled.Error(), "interrupted", 1)
 	}
 	if advice := advise(err); advice != "" {
 		text += "; " + advice
 	}
-	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 	fmt.Fprintf(stderr, "%s: %s\n", strings.ReplaceAll(cmd.CommandPath(), " ", ": "), text)
 	return status
 }
