@@ -407,6 +407,7 @@ func memoryCopy(name string, e *Env, image string, size int64) Contender {
 func cases() []Case {
 	list := append(nullCases(), nullCopy())
 	list = append(list, nbdCases()...)
+	list = append(list, benchCases()...)
 	return append(list, idleCase(),
 		rawToRaw(), toOwnServer(), fromOwnServer(), toMemoryServer(), toBlock(), emptyCopy(),
 		scatteredToMemory("16k", 16<<10, 48<<10), scatteredToMemory("4k", 4<<10, 4<<10), scatteredToFile(16<<10, 48<<10),

@@ -94,15 +94,17 @@ func (w *worker) choose() (held int64, err error) {
 		w.prepare(f.t, jobfile.Write, f.off, f.n, 0)
 		return 0, nil
 	}
-	if held = w.thinking(); held > 0 {
-		return held, nil
-	}
-	if w.syncDue() {
-		w.prepareSync(w.targets[w.next%len(w.targets)])
-		return 0, nil
-	}
-	if w.flow != nil && !w.flowAllows() {
-		return w.clock + int64(max(w.job.FlowSleep, 50*time.Microsecond)), nil
+	if !w.plain {
+		if held = w.thinking(); held > 0 {
+			return held, nil
+		}
+		if w.syncDue() {
+			w.prepareSync(w.targets[w.next%len(w.targets)])
+			return 0, nil
+		}
+		if w.flow != nil && !w.flowAllows() {
+			return w.clock + int64(max(w.job.FlowSleep, 50*time.Microsecond)), nil
+		}
 	}
 	t := w.pickTarget()
 	if t == nil {
@@ -194,10 +196,11 @@ func (w *worker) prepare(t *target, dir int, off, n, intended int64) {
 	w.think++
 }
 
-// startTime is the start of the I/O just chosen. The clock of the completion or
-// submission before it will do where choosing costs less than reading a clock.
+// startTime is the start of the I/O just chosen. Where the submission is timed of
+// its own, the clock of the completion or submission before will do, unless the
+// choice took long.
 func (w *worker) startTime() int64 {
-	if w.job.RefillBuffers || w.verify != nil || w.clock == 0 || w.rate.any {
+	if !w.async || w.job.RefillBuffers || w.verify != nil || w.rate.any {
 		return w.now()
 	}
 	return w.clock
@@ -263,7 +266,10 @@ func (w *worker) submit() error {
 			n++
 		}
 		took, err := t.q.Submit(w.pending[:n])
-		now := w.now()
+		now := w.clock
+		if w.async {
+			now = w.now()
+		}
 		for i := range took {
 			u := &w.units[w.pending[i].Tag]
 			u.issued = now

@@ -96,6 +96,7 @@ type worker struct {
 	noClat    bool
 	noLat     bool
 	slat      bool
+	plain     bool  // nothing but the queue and a rate holds the job back
 	async     bool  // not one of fio's synchronous engines
 	dropped   error // first error
 }
@@ -212,6 +213,7 @@ func (w *worker) setup() error {
 	w.depth = j.Depth
 	w.async = !j.SyncEngine()
 	w.noLat, w.noClat, w.slat = j.NoLat, j.NoClat, !j.NoSlat && w.async
+	w.plain = j.ThinkTime == 0 && j.Fsync == 0 && j.Fdatasync == 0 && w.flow == nil
 	w.rate.init(j)
 	if w.rate.any {
 		for d := range w.res.Dirs {
