@@ -9,15 +9,17 @@ import (
 	"github.com/vmdisk/vmdisk/interop/peer"
 )
 
-// realImage puts the real image into the case's folder, so that source and
+// realImage puts the real image into the folder of the run, so that source and
 // target are on one file system, and into the page cache.
 func realImage(ctx context.Context, e *Env) (string, error) {
-	cached, err := peer.RealImage(ctx)
+	image, err := e.Shared("image", func(path string) error {
+		cached, err := peer.RealImage(ctx)
+		if err == nil {
+			_, err = peer.Run(ctx, "cp", "--sparse=always", cached, path)
+		}
+		return err
+	})
 	if err != nil {
-		return "", err
-	}
-	image := e.Path("image")
-	if _, err := peer.Run(ctx, "cp", "--sparse=always", cached, image); err != nil {
 		return "", err
 	}
 	settle()
@@ -376,12 +378,16 @@ func scatteredToFile(size, gap int64) Case {
 
 // scatteredFiles makes the two sources.
 func scatteredFiles(e *Env, size, gap int64) (map[string]string, error) {
-	src := map[string]string{"scattered": e.Path("scattered"), "dense": e.Path("dense")}
-	if err := scattered(src["scattered"], extents, size, gap); err != nil {
-		return nil, err
-	}
-	if err := scattered(src["dense"], 1, extents*size, extents*gap); err != nil {
-		return nil, err
+	src := map[string]string{}
+	for kind, create := range map[string]func(path string) error{
+		"scattered": func(path string) error { return scattered(path, extents, size, gap) },
+		"dense":     func(path string) error { return scattered(path, 1, extents*size, extents*gap) },
+	} {
+		path, err := e.Shared(fmt.Sprintf("%s-%d-%d", kind, size, gap), create)
+		if err != nil {
+			return nil, err
+		}
+		src[kind] = path
 	}
 	return src, nil
 }

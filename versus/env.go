@@ -61,6 +61,18 @@ func (e *Env) keep(s *peer.Server, err error) (*peer.Server, error) {
 	return s, err
 }
 
+// Shared returns the path of a file that many cases use; the first one makes it.
+func (e *Env) Shared(name string, create func(path string) error) (string, error) {
+	path := filepath.Join(filepath.Dir(e.Dir), name)
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	if err := create(path + ".new"); err != nil {
+		return "", err
+	}
+	return path, os.Rename(path+".new", path)
+}
+
 // sparse makes a new file of size bytes without data.
 func sparse(path string, size int64) error {
 	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {

@@ -145,6 +145,11 @@ func loadCase(l load, goals []Goal, short bool) Case {
 	}
 }
 
+// fullDisk is the i-th page-cached file that servers serve.
+func fullDisk(e *Env, i int) (string, error) {
+	return e.Shared(fmt.Sprintf("disk%d", i), func(path string) error { return filled(path, diskSize) })
+}
+
 // fileServers starts ours, nbdkit and qemu-nbd, each on a file of its own.
 func fileServers(e *Env, l load) ([]Contender, error) {
 	starts := []struct {
@@ -157,8 +162,8 @@ func fileServers(e *Env, l load) ([]Contender, error) {
 	}
 	var list []Contender
 	for i, st := range starts {
-		image := e.Path(fmt.Sprintf("disk%d", i))
-		if err := filled(image, diskSize); err != nil {
+		image, err := fullDisk(e, i)
+		if err != nil {
 			return nil, err
 		}
 		s, err := st.start(image)
@@ -214,8 +219,8 @@ func idleCase() Case {
 		Goals: []Goal{atMost(64 << 20)},
 		What:  "peak resident memory with 1,000 idle connections, while 4 jobs read 4 KiB at depth 64, then 1 MiB at depth 16",
 		Prepare: func(ctx context.Context, e *Env) ([]Contender, error) {
-			image := e.Path("disk")
-			if err := filled(image, diskSize); err != nil {
+			image, err := fullDisk(e, 0)
+			if err != nil {
 				return nil, err
 			}
 			idle := func(name string, start func() (*peer.Server, error)) Contender {
