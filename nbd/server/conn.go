@@ -59,7 +59,7 @@ type conn struct {
 	dispatched bool      // a task was started since the last wait
 	now        time.Time // when the batch began
 	yielded    time.Time
-	wrote      bool // inline, since the last look at the clock
+	wrote      bool // inline in this batch, which did not wait for the client since
 	slowUntil  time.Time
 	slow       bool // inline writes were seen to block
 	dataFrom   int64
@@ -246,6 +246,10 @@ func (c *conn) batch(ws *workspace) error {
 		c.slow = false
 	}
 	err := c.consume(ws)
+	if c.wrote {
+		c.wrote = false
+		c.watch(start)
+	}
 	if len(ws.out) > 0 {
 		if serr := c.out.flush(ws); err == nil {
 			err = serr
@@ -253,7 +257,6 @@ func (c *conn) batch(ws *workspace) error {
 	}
 	ws.w = copy(ws.in, ws.in[ws.r:ws.w])
 	ws.r = 0
-	c.watch(start)
 	return err
 }
 
@@ -284,13 +287,11 @@ const (
 	slowTime  = time.Second
 )
 
+// watch looks at how long inline writes took since start.
 func (c *conn) watch(start time.Time) {
-	if c.wrote {
-		if now := time.Now(); now.Sub(start) > slowBatch {
-			c.slow, c.slowUntil = true, now.Add(slowTime)
-		}
+	if now := time.Now(); now.Sub(start) > slowBatch {
+		c.slow, c.slowUntil = true, now.Add(slowTime)
 	}
-	c.wrote = false
 }
 
 // finish ends the reading side.
