@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
 )
@@ -20,7 +21,8 @@ type broken struct {
 	zero    func(b *broken, ctx context.Context, off, n int64, f disk.Flags) error
 	trim    func(b *broken, ctx context.Context, off, n int64) error
 	read    func(b *broken, ctx context.Context, p []byte, off int64) error
-	flush   func(ctx context.Context) error
+	flush   func(b *broken, ctx context.Context) error
+	late    []func(context.Context)
 	extents func(b *broken, ctx context.Context, off, n int64, dst []disk.Extent) ([]disk.Extent, error)
 }
 
@@ -62,7 +64,7 @@ func (b *broken) Trim(ctx context.Context, off, n int64, f disk.Flags) error {
 
 func (b *broken) Flush(ctx context.Context) error {
 	if b.flush != nil {
-		return b.flush(ctx)
+		return b.flush(b, ctx)
 	}
 	return b.Driver.Flush(ctx)
 }
@@ -102,25 +104,27 @@ var brokenDisks = map[string]broken{
 	"trim": {trim: func(b *broken, ctx context.Context, off, n int64) error {
 		return b.Driver.Zero(ctx, off&^4095, n, 0)
 	}},
-	"flush": {flush: func(context.Context) error { return errFlush }},
+	"flush": {flush: func(*broken, context.Context) error { return errFlush }},
 	"extents": {extents: func(_ *broken, _ context.Context, off, _ int64, dst []disk.Extent) ([]disk.Extent, error) {
 		return append(dst, disk.Extent{Len: off % 512}), nil
 	}},
 	"extents-changed": {extents: func(_ *broken, _ context.Context, _, n int64, dst []disk.Extent) ([]disk.Extent, error) {
 		return append(dst, disk.Extent{Len: n, Flags: disk.ExtentZero}), nil
 	}},
-	"cancelled": {flush: func(ctx context.Context) error {
+	"cancelled": {flush: func(_ *broken, ctx context.Context) error {
 		if ctx.Err() != nil {
 			return errFlush
 		}
 		return nil
 	}},
-	"buffers": {write: func(b *broken, ctx context.Context, p []byte, off int64, f disk.Flags) error {
-		go func() {
-			for range 100 {
-				_ = b.Driver.WriteAt(context.WithoutCancel(ctx), p, off, f)
-			}
-		}()
+	// Writes at the next flush, from the caller's buffers.
+	"buffers": {write: func(b *broken, _ context.Context, p []byte, off int64, f disk.Flags) error {
+		b.late = append(b.late, func(ctx context.Context) { _ = b.Driver.WriteAt(ctx, p, off, f) })
+		return nil
+	}, flush: func(b *broken, ctx context.Context) error {
+		for _, write := range b.late {
+			write(ctx)
+		}
 		return nil
 	}},
 	"random": {write: func(b *broken, ctx context.Context, p []byte, off int64, f disk.Flags) error {
@@ -136,6 +140,7 @@ var brokenDisks = map[string]broken{
 		if err := b.Driver.ReadAt(ctx, block, first); err != nil {
 			return err
 		}
+		time.Sleep(200 * time.Microsecond)
 		copy(block[off-first:], p)
 		return b.Driver.WriteAt(ctx, block, first, f)
 	}},
@@ -187,7 +192,7 @@ func TestSuiteFindsFaults(t *testing.T) {
 func TestDurableFindsFaults(t *testing.T) {
 	t.Parallel()
 	for name, b := range map[string]broken{
-		"flush": {flush: func(context.Context) error { return nil }},
+		"flush": {flush: func(*broken, context.Context) error { return nil }},
 		"fua": {write: func(b *broken, ctx context.Context, p []byte, off int64, _ disk.Flags) error {
 			return b.Driver.WriteAt(ctx, p, off, 0)
 		}},
