@@ -26,7 +26,7 @@ var components = map[string]int{
 	"bench":          60,
 	"nbd/server":     50,
 	"vhost/blk":      50,
-	"imageio/server": 50,
+	"imageio/server": 55, // serves tickets by nbd/server as well
 	"diskcopy":       40,
 	"diskurl":        30,
 	"filter":         20,

@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -23,6 +24,7 @@ type Config struct {
 	Remote      RemoteConfig  `ini:"remote"`
 	Local       LocalConfig   `ini:"local"`
 	Control     ControlConfig `ini:"control"`
+	NBD         NBDConfig     `ini:"nbd"`
 	Log         LogConfig     `ini:"-"`
 }
 
@@ -84,6 +86,12 @@ type ControlConfig struct {
 	Port          int     `ini:"port"`
 	PreferIPv4    bool    `ini:"prefer_ipv4"`
 	RemoveTimeout float64 `ini:"remove_timeout"`
+}
+
+// NBDConfig is [nbd], an extension.
+type NBDConfig struct {
+	// Address, unix:PATH or HOST:PORT, is where tickets are exports as well; empty: nowhere.
+	Address string `ini:"address"`
 }
 
 // LogConfig is gathered from the [logger_root] and [handler_…] sections.
@@ -288,8 +296,25 @@ func (c *Config) Check() error {
 	if c.Daemon.MaxConnections < 1 {
 		return fmt.Errorf("invalid configuration: daemon.max_connections = %d: use 1 or more", c.Daemon.MaxConnections)
 	}
+	if err := c.NBD.check(c.Daemon.Extensions); err != nil {
+		return err
+	}
 	if f := c.Daemon.LogFormat; f != "text" && f != "json" {
 		return fmt.Errorf("invalid configuration: daemon.log_format = %s: use text or json", f)
+	}
+	return nil
+}
+
+func (c NBDConfig) check(extensions bool) error {
+	path, local := strings.CutPrefix(c.Address, "unix:")
+	if c.Address == "" || local && path != "" && extensions {
+		return nil
+	}
+	if !extensions {
+		return errors.New("invalid configuration: nbd.address is set, but daemon.extensions is false: NBD is an extension")
+	}
+	if _, port, err := net.SplitHostPort(c.Address); err != nil || port == "" {
+		return fmt.Errorf("invalid configuration: nbd.address = %s: use unix:PATH or HOST:PORT", c.Address)
 	}
 	return nil
 }

@@ -86,6 +86,9 @@ func optionsImage(c *conn, req *request, w *response, id string) error {
 		if !t.may("write") {
 			allow, features = "OPTIONS,GET", readFeatures
 		}
+		if s.nbd != nil {
+			answer["nbd_url"] = s.nbd.url(req.header["host"], id)
+		}
 		answer["max_readers"] = s.cfg.Daemon.MaxConnections
 		answer["max_writers"] = maxWriters(s.cfg, t, d)
 	}

@@ -18,6 +18,9 @@ var logLevels = map[string]slog.Level{
 	"WARN": slog.LevelWarn, "ERROR": slog.LevelError, "CRITICAL": slog.LevelError + 4,
 }
 
+// partKey is the attribute that names a part of the daemon.
+const partKey = "logger"
+
 // logger writes the daemon's log: the original's line per request, which people
 // grep and count, or JSON.
 type logger struct{ s *slog.Logger }
@@ -25,16 +28,16 @@ type logger struct{ s *slog.Logger }
 func newLogger(cfg *Config, w io.Writer) *logger {
 	level := logLevels[cfg.Log.Level]
 	if cfg.Daemon.LogFormat == "json" {
-		return &logger{slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))}
+		return &logger{slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: hideExport}))}
 	}
-	return &logger{slog.New(&lineHandler{level: level, w: w})}
+	return &logger{slog.New(&lineHandler{level: level, part: "root", out: &lockedWriter{w: w}})}
 }
 
 func (l *logger) log(level slog.Level, part, format string, args ...any) {
 	if !l.s.Enabled(context.Background(), level) {
 		return
 	}
-	l.s.Log(context.Background(), level, fmt.Sprintf(format, args...), "logger", part)
+	l.s.Log(context.Background(), level, fmt.Sprintf(format, args...), partKey, part)
 }
 
 func (l *logger) debug(part, format string, args ...any) {
@@ -46,19 +49,37 @@ func (l *logger) error(part, format string, args ...any) {
 	l.log(slog.LevelError, part, format, args...)
 }
 
-// lineHandler writes "2018-08-12 01:27:32,959 INFO    [images] MESSAGE".
+// hideExport shortens the names of NBD exports, which are tickets' ids.
+func hideExport(_ []string, a slog.Attr) slog.Attr {
+	if a.Key == "export" {
+		a.Value = slog.StringValue(logID(a.Value.String()) + "…")
+	}
+	return a
+}
+
+// lineHandler writes "2018-08-12 01:27:32,959 INFO    [images] MESSAGE", and the
+// attributes other than the part's name after the message.
 type lineHandler struct {
 	level slog.Level
-	mu    sync.Mutex
-	w     io.Writer
+	part  string
+	out   *lockedWriter
+}
+
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
 }
 
 func (h *lineHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level }
 
 func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
-	part := "root"
+	part, rest := h.part, ""
 	r.Attrs(func(a slog.Attr) bool {
-		part = a.Value.String()
+		if a = hideExport(nil, a); a.Key == partKey {
+			part = a.Value.String()
+		} else {
+			rest += " " + a.String()
+		}
 		return true
 	})
 	name := r.Level.String()
@@ -66,15 +87,25 @@ func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
 		name = "WARNING"
 	}
 	stamp := strings.Replace(r.Time.Format("2006-01-02 15:04:05.000"), ".", ",", 1)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	_, err := fmt.Fprintf(h.w, "%s %-7s [%s] %s\n", stamp, name, part, r.Message)
+	h.out.mu.Lock()
+	defer h.out.mu.Unlock()
+	_, err := fmt.Fprintf(h.out.w, "%s %-7s [%s] %s%s\n", stamp, name, part, r.Message, rest)
 	return err
 }
 
-// WithAttrs and WithGroup are not used by logger.
-func (h *lineHandler) WithAttrs([]slog.Attr) slog.Handler { return h }
-func (h *lineHandler) WithGroup(string) slog.Handler      { return h }
+// WithAttrs knows the name of a part alone.
+func (h *lineHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	named := *h
+	for _, a := range attrs {
+		if a.Key == partKey {
+			named.part = a.Value.String()
+		}
+	}
+	return &named
+}
+
+// WithGroup is not used by logger.
+func (h *lineHandler) WithGroup(string) slog.Handler { return h }
 
 // logID is as much of a ticket's id as a log may show.
 func logID(id string) string { return prefix(id, 8) }

@@ -27,6 +27,7 @@ type Server struct {
 	logFile  io.Closer
 	tickets  *Tickets
 	services []*service
+	nbd      *nbdService // nil: off
 	cleanup  []func() error
 }
 
@@ -62,7 +63,16 @@ func (s *Server) openLog() error {
 
 func (s *Server) bind() error {
 	shared := service{cfg: s.cfg, tickets: s.tickets, log: s.log, metrics: newMetrics(s.tickets), nextID: new(atomic.Uint64)}
-	if err := s.bindRemote(&shared); err != nil {
+	secure, err := s.tlsConfig()
+	if err != nil {
+		return err
+	}
+	if s.cfg.NBD.Address != "" {
+		if err := s.bindNBD(&shared, secure); err != nil {
+			return fmt.Errorf("start the NBD service: %w", err)
+		}
+	}
+	if err := s.bindRemote(&shared, secure); err != nil {
 		return fmt.Errorf("start the remote service: %w", err)
 	}
 	if s.cfg.Local.Enable {
@@ -81,7 +91,7 @@ func (s *Server) bind() error {
 // add completes a service.
 func (s *Server) add(shared *service, name string, l net.Listener, secure func(net.Conn) net.Conn, routes []route) {
 	svc := &service{name: name, cfg: shared.cfg, tickets: shared.tickets, log: shared.log, metrics: shared.metrics,
-		nextID: shared.nextID, routes: routes, listener: l, secure: secure, conns: map[*conn]bool{}}
+		nbd: shared.nbd, nextID: shared.nextID, routes: routes, listener: l, secure: secure, conns: map[*conn]bool{}}
 	svc.ctx, svc.cancel = context.WithCancel(context.Background())
 	s.services = append(s.services, svc)
 	s.log.info("services", "%s listening on %s", name, l.Addr())
@@ -96,10 +106,10 @@ func (s *service) dataRoutes() []route {
 	}
 }
 
-func (s *Server) bindRemote(shared *service) error {
-	secure, err := s.secure()
-	if err != nil {
-		return err
+func (s *Server) bindRemote(shared *service, config *tls.Config) error {
+	var secure func(net.Conn) net.Conn
+	if config != nil {
+		secure = func(c net.Conn) net.Conn { return tls.Server(c, config) }
 	}
 	l, err := net.Listen("tcp", net.JoinHostPort(s.cfg.Remote.Host, strconv.Itoa(s.cfg.Remote.Port)))
 	if err != nil {
@@ -115,8 +125,8 @@ func getInfo(_ *conn, _ *request, w *response, _ string) error {
 	return w.sendJSON(map[string]string{"version": Version})
 }
 
-// secure returns what puts TLS over a connection; nil when it is off.
-func (s *Server) secure() (func(net.Conn) net.Conn, error) {
+// tlsConfig returns nil when TLS is off.
+func (s *Server) tlsConfig() (*tls.Config, error) {
 	if !s.cfg.TLS.Enable {
 		return nil, nil
 	}
@@ -127,8 +137,7 @@ func (s *Server) secure() (func(net.Conn) net.Conn, error) {
 	if s.cfg.TLS.EnableTLS11 {
 		s.log.warn("services", "[tls] enable_tls1_1 is ignored: TLS 1.2 is the minimum")
 	}
-	config := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
-	return func(c net.Conn) net.Conn { return tls.Server(c, config) }, nil
+	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}, nil
 }
 
 func (s *Server) bindLocal(shared *service) error {
@@ -199,8 +208,16 @@ func (s *Server) listenUnix(socket *string, mode os.FileMode) (net.Listener, err
 		return nil, err
 	}
 	s.cleanup = append(s.cleanup, func() error { return os.Remove(path) })
-	return l, nil
+	return &renamedListener{l, net.UnixAddr{Name: path, Net: "unix"}}, nil
 }
+
+// renamedListener says where its socket is now.
+type renamedListener struct {
+	*net.UnixListener
+	addr net.UnixAddr
+}
+
+func (l *renamedListener) Addr() net.Addr { return &l.addr }
 
 // Serve accepts until ctx ends, then lets the running requests finish: for 60 s
 // at most, after which they are canceled. It returns when all has ended.
@@ -208,6 +225,9 @@ func (s *Server) Serve(ctx context.Context) error {
 	var accepting sync.WaitGroup
 	for _, svc := range s.services {
 		accepting.Go(svc.serve)
+	}
+	if s.nbd != nil {
+		accepting.Go(s.nbd.serve)
 	}
 	s.notifySystemd()
 	s.log.info("server", "Ready for requests")
@@ -218,6 +238,9 @@ func (s *Server) Serve(ctx context.Context) error {
 	var ending sync.WaitGroup
 	for _, svc := range s.services {
 		ending.Go(func() { svc.shutdown(limit) })
+	}
+	if s.nbd != nil {
+		ending.Go(func() { s.nbd.shutdown(limit) })
 	}
 	ending.Wait()
 	accepting.Wait()
@@ -231,6 +254,13 @@ func (s *Server) Close() error {
 	for _, svc := range s.services {
 		svc.listener.Close()
 		svc.cancel()
+	}
+	if s.nbd != nil {
+		s.nbd.listener.Close()
+		limit, cancel := context.WithTimeout(context.Background(), time.Second)
+		s.nbd.shutdown(limit) // once more, where it was never served
+		cancel()
+		s.nbd = nil
 	}
 	for _, f := range s.cleanup {
 		if err := f(); err != nil && !errors.Is(err, os.ErrNotExist) {

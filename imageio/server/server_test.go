@@ -64,7 +64,7 @@ func startDaemon(t *testing.T, change func(*Config)) *daemon {
 }
 
 func openFile(ctx context.Context, u *url.URL, write bool) (*disk.Disk, error) {
-	return file.OpenDisk(ctx, u.Path, file.Options{ReadOnly: !write})
+	return file.OpenDisk(ctx, u.Path, file.Options{ReadOnly: !write, ForceShare: true})
 }
 
 func unixClient(socket string) *http.Client {
@@ -566,5 +566,44 @@ func TestClientGone(t *testing.T) {
 	})
 	if code, text := d.do(http.DefaultClient, "PUT", d.remote+"/images/"+id, strings.NewReader("data")); code != 200 {
 		t.Errorf("after a client left: %d %s", code, text)
+	}
+}
+
+// Two tickets of one file share one disk, whose locks keep their writes to the
+// same blocks apart.
+func TestTwoTicketsOfOneFile(t *testing.T) {
+	d := startDaemon(t, nil)
+	path := d.image("disk", make([]byte, 64<<10))
+	link := filepath.Join(d.dir, "link")
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	for i, name := range []string{path, link} {
+		id := d.ticket(name, 64<<10, nil)
+		group.Go(func() {
+			for off := i * 100; off+100 <= 64<<10; off += 200 {
+				data := bytes.Repeat([]byte{byte(i + 1)}, 100)
+				if code, text := d.do(http.DefaultClient, "PUT", d.remote+"/images/"+id+"?flush=n", bytes.NewReader(data), "Content-Range", fmt.Sprintf("bytes %d-*/*", off)); code != 200 {
+					t.Errorf("PUT: %d %s", code, text)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+	d.tickets.disks.mu.Lock()
+	if n := len(d.tickets.disks.images); n != 1 {
+		t.Errorf("%d disks are open for one file", n)
+	}
+	d.tickets.disks.mu.Unlock()
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 65400 {
+		if want := byte(i/100%2 + 1); got[i] != want {
+			t.Fatalf("byte %d is %d, want %d: a write was lost", i, got[i], want)
+		}
 	}
 }

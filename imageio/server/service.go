@@ -47,6 +47,7 @@ type service struct {
 	tickets  *Tickets
 	log      *logger
 	metrics  *metrics
+	nbd      *nbdService // nil: off
 	routes   []route
 	listener net.Listener
 	secure   func(net.Conn) net.Conn // nil: plain

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"math/big"
 	"net/url"
@@ -28,7 +29,9 @@ type Ticket struct {
 	spec  ticketSpec
 	url   *url.URL
 	clock func() time.Duration // monotonic time since boot
-	open  Opener
+	disks *disks
+	gone  context.Context // ends when the ticket is canceled
+	leave context.CancelFunc
 
 	mu          sync.Mutex
 	expires     time.Duration
@@ -40,7 +43,7 @@ type Ticket struct {
 	connections map[uint64]struct{}
 
 	openMu sync.Mutex // held while opening or closing the disk
-	disk   *disk.Disk
+	disk   *sharedDisk
 }
 
 // ticketSpec is the JSON form of a ticket as it is installed.
@@ -67,6 +70,9 @@ type operation struct {
 type authError struct{ reason string }
 
 func (e *authError) Error() string { return "You are not allowed to access this resource: " + e.reason }
+
+// Is makes it a permission error for NBD clients.
+func (e *authError) Is(target error) bool { return target == fs.ErrPermission }
 
 // invalidTicket says what is wrong with a ticket that was to be installed.
 type invalidTicket struct{ reason string }
@@ -182,7 +188,7 @@ func (f *fields) ops() (ops []string) {
 
 var urlSchemes = []string{"file", "nbd", "http", "https"}
 
-func newTicket(spec ticketSpec, open Opener, clock func() time.Duration) (*Ticket, error) {
+func newTicket(spec ticketSpec, disks *disks, clock func() time.Duration) (*Ticket, error) {
 	u, err := url.Parse(spec.URL)
 	if err == nil && !slices.Contains(urlSchemes, u.Scheme) {
 		err = fmt.Errorf("Unsupported url scheme: %s", u.Scheme)
@@ -191,7 +197,8 @@ func newTicket(spec ticketSpec, open Opener, clock func() time.Duration) (*Ticke
 		return nil, &invalidTicket{fmt.Sprintf("Invalid ticket: Invalid value for 'url': %q: %v", spec.URL, err)}
 	}
 	now := clock()
-	return &Ticket{spec: spec, url: u, clock: clock, open: open,
+	gone, leave := context.WithCancel(context.Background())
+	return &Ticket{spec: spec, url: u, clock: clock, disks: disks, gone: gone, leave: leave,
 		expires: now + seconds(spec.Timeout), accessed: now,
 		ongoing: map[*operation]struct{}{}, idle: make(chan struct{}), connections: map[uint64]struct{}{}}, nil
 }
@@ -239,15 +246,19 @@ func (t *Ticket) attach(ctx context.Context, id uint64) (*disk.Disk, error) {
 	t.openMu.Lock()
 	defer t.openMu.Unlock()
 	if t.disk != nil {
-		return t.disk, nil
+		return t.disk.d, nil
 	}
-	d, err := t.open(ctx, t.url, t.may("write"))
+	d, err := t.disks.acquire(ctx, t.url, t.may("write"))
 	if err != nil {
 		t.forget(id)
 		return nil, fmt.Errorf("open the image of transfer %s: %w", t.spec.TransferID, err)
 	}
 	t.disk = d
-	return d, nil
+	if t.gone.Err() != nil { // canceled meanwhile: whoever canceled saw no disk to close
+		t.disk = nil
+		return nil, errors.Join(t.errCanceled(), t.disks.release(d))
+	}
+	return d.d, nil
 }
 
 func (t *Ticket) forget(id uint64) (last bool) {
@@ -280,7 +291,7 @@ func (t *Ticket) closeUnused() error {
 	}
 	d := t.disk
 	t.disk = nil
-	return d.Close()
+	return t.disks.release(d)
 }
 
 // run performs f as an operation that starts at off: it counts as activity, its
@@ -359,6 +370,7 @@ func (t *Ticket) cancel(timeout time.Duration) (unused bool, err error) {
 		op.cancel()
 	}
 	t.mu.Unlock()
+	t.leave()
 	if running {
 		if timeout == 0 {
 			return false, nil

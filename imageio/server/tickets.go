@@ -9,7 +9,7 @@ import (
 // Tickets is the store that the three services share, keyed by the tickets'
 // own uuids. Safe for concurrent use.
 type Tickets struct {
-	open       Opener
+	disks      *disks
 	clock      func() time.Duration
 	inactivity int64 // seconds, for tickets that name none
 
@@ -18,7 +18,7 @@ type Tickets struct {
 }
 
 func newTickets(open Opener, inactivity int) *Tickets {
-	return &Tickets{open: open, clock: monotonic, inactivity: int64(inactivity), all: map[string]*Ticket{}}
+	return &Tickets{disks: newDisks(open), clock: monotonic, inactivity: int64(inactivity), all: map[string]*Ticket{}}
 }
 
 // Add installs the ticket described by text, JSON as PUT /tickets/ID takes it,
@@ -28,7 +28,7 @@ func (s *Tickets) Add(text []byte) (*Ticket, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := newTicket(spec, s.open, s.clock)
+	t, err := newTicket(spec, s.disks, s.clock)
 	if err != nil {
 		return nil, err
 	}
