@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -340,13 +339,4 @@ func numbered(seen map[string]int, name string) string {
 		return fmt.Sprintf("%s#%d", name, n)
 	}
 	return name
-}
-
-// LogDir is where logs go that have no absolute name: beside the output file, or
-// the working directory.
-func LogDir(output string) string {
-	if output == "" {
-		return "."
-	}
-	return filepath.Dir(output)
 }

@@ -79,7 +79,7 @@ func (b *benchFlags) register(c *cobra.Command) {
 	f.StringSliceVar(&b.formats, "output-format", []string{"normal"}, "normal, json, json+, terse or html; several by commas")
 	f.BoolVar(&b.minimal, "minimal", false, "the same as --output-format terse")
 	f.StringVar(&b.plots, "plots", "", "draw bandwidth, IOPS and latency as PNG and SVG into this folder")
-	f.StringVar(&b.logDir, "log-dir", "", "write logs without an absolute name here (default: beside the output, else the working folder)")
+	f.StringVar(&b.logDir, "log-dir", ".", "write logs that have no absolute name into this folder")
 	f.BoolVar(&b.dryRun, "dry-run", false, "print the resolved jobs and run nothing")
 	f.BoolVar(&b.dryRun, "parse-only", false, "the same, as fio calls it")
 	b.progress = newChoice("auto", "auto", "bar", "json", "none")
@@ -209,7 +209,11 @@ func (b *benchFlags) perform(c *cobra.Command, plan *jobfile.Plan) error {
 	if r == nil {
 		return err
 	}
-	return errors.Join(err, b.report(c, r), r.Failed())
+	err = errors.Join(err, b.report(c, r), r.Failed())
+	if err == nil && c.Context().Err() != nil {
+		err = fmt.Errorf("the report covers what was done until then: %w", context.Canceled)
+	}
+	return err
 }
 
 func (b *benchFlags) report(c *cobra.Command, r *result.Run) (err error) {
@@ -227,11 +231,7 @@ func (b *benchFlags) report(c *cobra.Command, r *result.Run) (err error) {
 			return err
 		}
 	}
-	dir := b.logDir
-	if dir == "" {
-		dir = bench.LogDir(b.output)
-	}
-	if _, err := r.WriteLogs(dir); err != nil {
+	if _, err := r.WriteLogs(b.logDir); err != nil {
 		return err
 	}
 	if b.plots == "" {
