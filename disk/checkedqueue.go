@@ -80,7 +80,7 @@ func (c *checkedQueue) route(l *limits, op *Op) (r route, flags Flags, err error
 		flush = flush || l.Zero == None
 	case Trim:
 		err, limit = l.checkChange(op.Off, op.Len, op.Flags, trimFlags), l.maxTrim
-		flush = flush || l.Trim == None || op.Off%l.trimAlign != 0 || op.Len%l.trimAlign != 0
+		flush = flush || l.Trim == None || !l.wholeTrim(op.Off, op.Len)
 	case Flush:
 		return c.routeFlush(l)
 	}

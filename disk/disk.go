@@ -147,7 +147,7 @@ func (d *Disk) String() string { return d.name }
 // Resize changes the size of the disk. It fails with errors.ErrUnsupported
 // where no layer can.
 func (d *Disk) Resize(ctx context.Context, size int64) error {
-	err := error(errNoResize)
+	err := errNoResize
 	if r, ok := As[Resizer](d); ok && size >= 0 {
 		err = r.Resize(ctx, size)
 	}
@@ -195,6 +195,9 @@ func (l *limits) checkChange(off, n int64, f, allowed Flags) error {
 func (l *limits) aligned(off, n int64) bool {
 	return off&l.mask == 0 && (n&l.mask == 0 || off+n == l.Size)
 }
+
+// wholeTrim reports whether a range is in whole units of trimming.
+func (l *limits) wholeTrim(off, n int64) bool { return off%l.trimAlign == 0 && n%l.trimAlign == 0 }
 
 // blocks widens a range to whole blocks. No sum may overflow: a disk may have
 // 2^63-1 bytes.

@@ -84,7 +84,7 @@ func (w *watcher) loop() {
 
 func (w *watcher) close() {
 	close(w.quit)
-	syscall.Write(w.stopW, []byte{0})
+	_, _ = syscall.Write(w.stopW, []byte{0}) // an empty pipe takes it
 	<-w.done
 	w.closeFDs()
 }

@@ -278,7 +278,9 @@ func (d *Driver) TryWrite(p []byte, off int64, f disk.Flags) error {
 // Readv implements disk.Vectorer.
 func (d *Driver) Readv(ctx context.Context, vec [][]byte, off int64) error {
 	for _, p := range vec {
-		d.ReadAt(ctx, p, off)
+		if err := d.ReadAt(ctx, p, off); err != nil {
+			return err
+		}
 		off += int64(len(p))
 	}
 	return nil
@@ -287,7 +289,9 @@ func (d *Driver) Readv(ctx context.Context, vec [][]byte, off int64) error {
 // Writev implements disk.Vectorer.
 func (d *Driver) Writev(ctx context.Context, vec [][]byte, off int64, f disk.Flags) error {
 	for _, p := range vec {
-		d.WriteAt(ctx, p, off, f)
+		if err := d.WriteAt(ctx, p, off, f); err != nil {
+			return err
+		}
 		off += int64(len(p))
 	}
 	return nil

@@ -321,5 +321,5 @@ func (f *filter) below(ctx context.Context, m disk.MapName, off, n int64, dst []
 
 // Close implements disk.Driver. The overlay is gone.
 func (f *filter) Close() error {
-	return errors.Join(f.store.close(), f.child.Close())
+	return errors.Join(f.store.discard(), f.child.Close())
 }

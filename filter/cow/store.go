@@ -15,7 +15,7 @@ type store interface {
 	read(p []byte, block, off int64) error
 	write(p []byte, block, off, size int64) error
 	punch(block, off, size int64) error
-	close() error
+	discard() error
 }
 
 type memory struct {
@@ -52,7 +52,7 @@ func (m *memory) punch(block, _, _ int64) error {
 	return nil
 }
 
-func (m *memory) close() error {
+func (m *memory) discard() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.blocks = nil
@@ -110,4 +110,4 @@ func (f *file) punch(_, off, size int64) error {
 	return nil
 }
 
-func (f *file) close() error { return f.File.Close() }
+func (f *file) discard() error { return f.Close() }
