@@ -234,8 +234,12 @@ func isRegular(path string) bool {
 // makePartial makes the file that will take the target's name, in place of what
 // an earlier copy may have left.
 func (f *copyFlags) makePartial(ctx context.Context, u diskurl.URL, partial string, size int64) error {
+	left := isRegular(f.options.Journal)
+	if _, err := os.Lstat(partial); err == nil && !left {
+		return fmt.Errorf("%s exists, and no journal says that a copy left it; remove it, or choose another target", partial)
+	}
 	u.Path = partial
-	o := diskurl.CreateOptions{Size: size, Format: f.dst.Format, FormatFlag: "-O", Replace: true}
+	o := diskurl.CreateOptions{Size: size, Format: f.dst.Format, FormatFlag: "-O", Replace: left}
 	if f.options.Allocate {
 		o.Preallocation = "falloc"
 	}
