@@ -108,9 +108,18 @@ func torment(t *testing.T, d *disk.Disk, model []byte, base int64, seed uint64, 
 // The same through a queue: operations in flight are done again too.
 func TestQueueThroughCrashes(t *testing.T) {
 	t.Parallel()
+	for name, conns := range map[string]int{"own connection": 2, "shared connection": 1} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			queueThroughCrashes(t, conns)
+		})
+	}
+}
+
+func queueThroughCrashes(t *testing.T, conns int) {
 	const depth, size = 16, 4096
 	s := newLossy(t, 1<<20)
-	d := s.open(nil)
+	d := s.open(func(c *nbd.Config) { c.Client.Connections = conns })
 	q, err := d.NewQueue(depth)
 	must(t, err)
 	defer q.Close()

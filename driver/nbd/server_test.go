@@ -1,6 +1,7 @@
 package nbd_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -85,3 +86,31 @@ func TestAllocations(t *testing.T) {
 }
 
 func BenchmarkDriver(b *testing.B) { disktest.Benchmark(b, openOwn(1<<30, nil)) }
+
+func TestWriteFromFile(t *testing.T) {
+	t.Parallel()
+	content := make([]byte, 1<<20)
+	for i := range content {
+		content[i] = byte(i * 7 / 5)
+	}
+	path := filepath.Join(t.TempDir(), "f")
+	must(t, os.WriteFile(path, content, 0o600))
+	file, err := os.Open(path)
+	must(t, err)
+	defer file.Close()
+	src := disk.FileRange{FD: int(file.Fd()), Off: 100, Len: 900 << 10}
+	d := openOwn(4<<20, func(c *nbd.Config) { c.NoReplay = true })(t)
+	defer d.Close()
+	must(t, d.WriteFromFile(bg, 8192, src, disk.FUA))
+	got := make([]byte, src.Len)
+	must(t, d.ReadAt(bg, got, 8192))
+	if !bytes.Equal(got, content[100:][:len(got)]) {
+		t.Error("other bytes arrived")
+	}
+	// What cannot be kept for a reconnect is not sent this way.
+	kept := openOwn(4<<20, nil)(t)
+	defer kept.Close()
+	if err := kept.WriteFromFile(bg, 0, src, 0); !errors.Is(err, errors.ErrUnsupported) {
+		t.Error(err)
+	}
+}

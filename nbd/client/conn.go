@@ -15,15 +15,15 @@ import (
 const CancelGrace = 2 * time.Second
 
 // conn is one connection in the transmission phase. Two goroutines use its
-// socket: one that receives (receive) and, at any time, at most one that sends
-// (flush), which is whoever started a request when nobody was sending.
+// socket: one that receives (receive) and, at any time, at most one that sends:
+// whoever started a request when nobody was sending (flush), or pushRest.
 type conn struct {
 	client *Client
 	nc     net.Conn
 	mode   nbd.Mode
 	ids    []uint32 // of the contexts
 	in     stream
-	out    sender
+	out    *sender
 	load   atomic.Int32  // requests in flight
 	done   chan struct{} // the receiver has ended
 
@@ -39,13 +39,16 @@ type conn struct {
 	err      error // why the connection ended
 
 	batch, late []*Request // the sender's
-	scratch     []byte     // the receiver's
+	push        sync.Once
+	pusher      sync.WaitGroup
+	rest        chan struct{} // tells pushRest that there is a rest
+	scratch     []byte        // the receiver's
 	status      []nbd.Status
 }
 
 func newConn(c *Client, h *handshake) *conn {
 	n := &conn{client: c, nc: h.nc, mode: h.export.Mode, ids: h.ids, in: newStream(h.nc),
-		out: newSender(h.nc, h.export.Mode), done: make(chan struct{})}
+		out: newSender(h.nc, h.export.Mode), done: make(chan struct{}), rest: make(chan struct{}, 1)}
 	n.idle.L = &n.mu
 	return n
 }
@@ -107,34 +110,78 @@ func (c *conn) detach(r *Request) {
 	r.state = idle
 }
 
-// flush sends what is pending, unless somebody does already.
+// flush sends what is pending, unless somebody does already. It does not wait
+// for the socket: what that does not take is left to pushRest.
 func (c *conn) flush() {
 	c.mu.Lock()
-	if c.flushing || len(c.pending) == 0 {
+	if c.flushing || len(c.pending) == 0 || c.err != nil {
 		c.mu.Unlock()
 		return
 	}
 	c.flushing = true
-	for len(c.pending) > 0 && c.err == nil {
-		c.batch, c.pending = c.pending, c.batch[:0]
-		for _, r := range c.batch {
-			r.state = sending
-		}
+	for c.nextBatch() {
 		c.mu.Unlock()
-		if err := c.out.send(c.batch); err != nil {
-			c.fail(fmt.Errorf("send: %w", err))
+		done, err := c.out.try(c.batch)
+		if !done && err == nil {
+			c.push.Do(c.startPusher)
+			c.rest <- struct{}{}
+			return
 		}
+		c.batchSent(err)
 		c.mu.Lock()
-		c.markSent(c.batch)
-		if len(c.late) > 0 {
-			c.mu.Unlock()
-			c.completeLate()
-			c.mu.Lock()
-		}
 	}
+	c.flushed()
+}
+
+// nextBatch makes the pending requests the batch; c.mu is held.
+func (c *conn) nextBatch() bool {
+	if len(c.pending) == 0 || c.err != nil {
+		return false
+	}
+	c.batch, c.pending = c.pending, c.batch[:0]
+	for _, r := range c.batch {
+		r.state = sending
+	}
+	return true
+}
+
+// batchSent lets go of the batch, after an error too.
+func (c *conn) batchSent(err error) {
+	if err != nil {
+		c.fail(fmt.Errorf("send: %w", err))
+	}
+	c.mu.Lock()
+	c.markSent(c.batch)
+	c.mu.Unlock()
+	c.completeLate()
+}
+
+// flushed ends the sending; c.mu is held and given up.
+func (c *conn) flushed() {
 	c.flushing = false
 	c.idle.Broadcast()
 	c.mu.Unlock()
+}
+
+func (c *conn) startPusher() { c.pusher.Go(c.pushRest) }
+
+// pushRest is the goroutine that waits for the socket in place of those who
+// start requests, since these have contexts to heed. It ends with drain.
+func (c *conn) pushRest() {
+	for range c.rest {
+		c.batchSent(c.out.finish())
+		c.mu.Lock()
+		for c.nextBatch() {
+			c.mu.Unlock()
+			done, err := c.out.try(c.batch)
+			if !done && err == nil {
+				err = c.out.finish()
+			}
+			c.batchSent(err)
+			c.mu.Lock()
+		}
+		c.flushed()
+	}
 }
 
 // markSent lets go of the batch. Requests that were answered or cancelled while
@@ -271,9 +318,7 @@ func (c *conn) disconnect() {
 		_ = c.nc.SetWriteDeadline(time.Now().Add(time.Second))
 		_ = c.out.send([]*Request{{Command: nbd.CmdDisconnect}})
 		c.mu.Lock()
-		c.flushing = false
-		c.idle.Broadcast()
-		c.mu.Unlock()
+		c.flushed()
 	}
 	c.end(ErrClosed)
 }

@@ -140,7 +140,9 @@ func (f *fake) request() (r nbd.Request, payload []byte, ok bool) {
 		return r, nil, false
 	}
 	if r.Command == nbd.CmdWrite {
-		payload = f.read(int(r.Length))
+		if payload = f.read(int(r.Length)); payload == nil {
+			return r, nil, false
+		}
 	}
 	return r, payload, r.Command != nbd.CmdDisconnect
 }

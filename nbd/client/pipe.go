@@ -208,16 +208,6 @@ func (s *stream) tryMore(src *pollSource) (bool, error) {
 	return err == nil, err
 }
 
-// joinPayload is the size up to which a write's data is copied behind its
-// header: cheaper than a piece of its own.
-const joinPayload = 16 << 10
-
-// joinLimit bounds what is copied for one batch.
-const joinLimit = 256 << 10
-
-// maxPieces is what unix.Writev takes without allocating.
-const maxPieces = 8
-
 // send sends what is pending until the socket takes no more.
 func (p *Pipe) send() error {
 	for {
@@ -227,29 +217,13 @@ func (p *Pipe) send() error {
 				return nil
 			}
 		}
-		n, err := unix.Writev(p.fd, p.vec[:min(len(p.vec), maxPieces)])
-		switch {
-		case err == unix.EAGAIN:
+		var err error
+		if p.vec, err = writev(p.fd, p.vec); err != nil {
+			return fmt.Errorf("send: %w", err)
+		}
+		if len(p.vec) > 0 {
 			return nil
-		case err == unix.EINTR:
-			continue
-		case err != nil:
-			return fmt.Errorf("send: %w", os.NewSyscallError("writev", err))
 		}
-		p.advance(n)
-	}
-}
-
-// advance drops n bytes that were sent.
-func (p *Pipe) advance(n int) {
-	for n > 0 {
-		if n < len(p.vec[0]) {
-			p.vec[0] = p.vec[0][n:]
-			return
-		}
-		n -= len(p.vec[0])
-		p.vec[0] = nil
-		p.vec = p.vec[1:]
 	}
 }
 
@@ -281,31 +255,6 @@ func (p *Pipe) sent() {
 	p.batch = p.batch[:0]
 	c.mu.Unlock()
 	c.completeLate()
-}
-
-// gather lays out a batch in few pieces.
-func (s *sender) gather(batch []*Request) [][]byte {
-	s.hdr, s.vec = s.hdr[:0], s.vec[:0]
-	start := 0
-	for _, r := range batch {
-		s.hdr = r.appendHeader(s.hdr, s.mode)
-		if r.Command != nbd.CmdWrite {
-			continue
-		}
-		if r.Length <= joinPayload && len(s.hdr) < joinLimit {
-			for _, part := range r.Vec {
-				s.hdr = append(s.hdr, part...)
-			}
-			continue
-		}
-		s.vec = append(s.vec, s.hdr[start:])
-		s.vec = append(s.vec, r.Vec...)
-		start = len(s.hdr)
-	}
-	if start < len(s.hdr) {
-		s.vec = append(s.vec, s.hdr[start:])
-	}
-	return s.vec
 }
 
 // Close cancels what is in flight, says goodbye to the server and closes the

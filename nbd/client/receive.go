@@ -24,11 +24,12 @@ func (c *conn) receive() {
 	for err == nil {
 		err = c.reply()
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) && c.handOver() {
-		return
+	if !errors.Is(err, os.ErrDeadlineExceeded) || !c.handOver() {
+		c.fail(fmt.Errorf("receive: %w", err))
+		c.drain()
 	}
-	c.fail(fmt.Errorf("receive: %w", err))
-	c.drain()
+	close(c.rest) // nobody sends any more
+	c.pusher.Wait()
 }
 
 // reply handles one simple reply or one chunk.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 
 	"github.com/vmdisk/vmdisk/nbd"
@@ -23,11 +24,16 @@ type sender struct {
 	rest   net.Buffers
 	raw    syscall.RawConn // of a plain socket, for sendfile
 	file   *fileSend
-	joined []byte // where small pieces are joined, not on plain sockets
+	// Between try and finish: what is left, or a batch that was not begun.
+	left   [][]byte
+	whole  []*Request
+	err    error
+	write  func(fd uintptr) bool // tryWrite, made once
+	joined []byte                // where small pieces are joined, not on plain sockets
 }
 
-func newSender(nc net.Conn, m nbd.Mode) sender {
-	s := sender{nc: nc, mode: m, closer: nc}
+func newSender(nc net.Conn, m nbd.Mode) *sender {
+	s := &sender{nc: nc, mode: m, closer: nc}
 	if t, ok := nc.(*tls.Conn); ok {
 		// Closing a tls.Conn would wait for a stalled peer to take an alert.
 		s.closer = t.NetConn()
@@ -37,11 +43,112 @@ func newSender(nc net.Conn, m nbd.Mode) sender {
 	}
 	if s.raw != nil {
 		s.file = newFileSend()
+		s.write = s.tryWrite
 	}
 	return s
 }
 
-// send sends a batch of requests whole.
+// try sends as much of a batch as the socket takes at once; false means that
+// finish has to send the rest.
+func (s *sender) try(batch []*Request) (done bool, err error) {
+	if s.raw == nil || slices.ContainsFunc(batch, (*Request).fromFile) {
+		s.whole = batch
+		return false, nil
+	}
+	s.left = s.gather(batch)
+	if err := s.raw.Write(s.write); err != nil {
+		return false, err
+	}
+	return len(s.left) == 0, s.err
+}
+
+func (r *Request) fromFile() bool { return r.File != nil }
+
+// finish sends what try left over, and waits for the socket to take it.
+func (s *sender) finish() error {
+	if batch := s.whole; batch != nil {
+		s.whole = nil
+		return s.send(batch)
+	}
+	s.rest, s.left = s.left, nil
+	_, err := s.rest.WriteTo(s.nc)
+	return err
+}
+
+// tryWrite is try's part with the descriptor.
+func (s *sender) tryWrite(fd uintptr) bool {
+	s.left, s.err = writev(int(fd), s.left)
+	return true
+}
+
+// maxPieces is what unix.Writev takes without allocating.
+const maxPieces = 8
+
+// writev sends vec until the socket takes no more and returns what is left.
+func writev(fd int, vec [][]byte) (left [][]byte, err error) {
+	for len(vec) > 0 {
+		n, err := unix.Writev(fd, vec[:min(len(vec), maxPieces)])
+		switch {
+		case err == unix.EAGAIN:
+			return vec, nil
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return vec, os.NewSyscallError("writev", err)
+		}
+		vec = advance(vec, n)
+	}
+	return nil, nil
+}
+
+// advance drops n bytes from the start of vec.
+func advance(vec [][]byte, n int) [][]byte {
+	for n > 0 {
+		if n < len(vec[0]) {
+			vec[0] = vec[0][n:]
+			return vec
+		}
+		n -= len(vec[0])
+		vec[0] = nil
+		vec = vec[1:]
+	}
+	return vec
+}
+
+const (
+	// joinPayload is the size up to which a write's data is copied behind its
+	// header: cheaper than a piece of its own.
+	joinPayload = 16 << 10
+	// joinLimit bounds what is copied for one batch.
+	joinLimit = 256 << 10
+)
+
+// gather lays out a batch in few pieces.
+func (s *sender) gather(batch []*Request) [][]byte {
+	s.hdr, s.vec = s.hdr[:0], s.vec[:0]
+	start := 0
+	for _, r := range batch {
+		s.hdr = r.appendHeader(s.hdr, s.mode)
+		if r.Command != nbd.CmdWrite {
+			continue
+		}
+		if r.Length <= joinPayload && len(s.hdr) < joinLimit {
+			for _, part := range r.Vec {
+				s.hdr = append(s.hdr, part...)
+			}
+			continue
+		}
+		s.vec = append(s.vec, s.hdr[start:])
+		s.vec = append(s.vec, r.Vec...)
+		start = len(s.hdr)
+	}
+	if start < len(s.hdr) {
+		s.vec = append(s.vec, s.hdr[start:])
+	}
+	return s.vec
+}
+
+// send sends a batch of requests whole, waiting for the socket.
 func (s *sender) send(batch []*Request) error {
 	s.hdr, s.vec = s.hdr[:0], s.vec[:0]
 	start := 0

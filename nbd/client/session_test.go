@@ -279,6 +279,25 @@ func TestCancel(t *testing.T) {
 		}
 		act <- func(*fake) {}
 	})
+	t.Run("large write to a stuck server", func(t *testing.T) {
+		t.Parallel()
+		c, got, act := start(t)
+		end := make(chan error, 1)
+		go func() { end <- c.Flush(context.Background()) }()
+		<-got // the fake reads no more
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() { end <- c.WriteAt(ctx, make([]byte, fakeSize), 0, 0) }()
+		for !c.conns[0].isSending() {
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+		for range 2 {
+			if err := <-end; !errors.Is(err, ErrDisconnected) {
+				t.Error(err)
+			}
+		}
+		act <- func(*fake) {}
+	})
 	t.Run("queued behind a stuck write", func(t *testing.T) {
 		t.Parallel()
 		c, got, act := start(t)
