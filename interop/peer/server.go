@@ -90,7 +90,7 @@ func waitGreeting(p *Proc, network, addr string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	for {
-		err := greeted(ctx, network, addr)
+		err := Greeted(ctx, network, addr)
 		if err == nil {
 			return nil
 		}
@@ -104,7 +104,8 @@ func waitGreeting(p *Proc, network, addr string) error {
 	}
 }
 
-func greeted(ctx context.Context, network, addr string) error {
+// Greeted connects to addr and fails unless an NBD server greets there.
+func Greeted(ctx context.Context, network, addr string) error {
 	var d net.Dialer
 	c, err := d.DialContext(ctx, network, addr)
 	if err != nil {
