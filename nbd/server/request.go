@@ -38,8 +38,9 @@ func allowedFlags(m nbd.Mode, f nbd.TransmissionFlags) (a [nbd.CmdBlockStatus + 
 
 // payload is how many bytes follow the header.
 func (c *conn) payload(r *nbd.Request) uint64 {
-	if c.mode == nbd.Extended && r.Flags&nbd.CmdFlagPayloadLen != 0 ||
-		c.mode != nbd.Extended && r.Command == nbd.CmdWrite {
+	// QEMU 8.2 to 10.0 sends extended writes without the payload flag, which the
+	// specification demands, and with the payload all the same.
+	if r.Command == nbd.CmdWrite || c.mode == nbd.Extended && r.Flags&nbd.CmdFlagPayloadLen != 0 {
 		return r.Length
 	}
 	return 0
