@@ -35,7 +35,7 @@ func (w *worker) await(ctx context.Context, held int64) error {
 		if err := w.reap(ctx, max(1, min(w.job.BatchMin, w.flight))); err != nil {
 			return err
 		}
-		if w.flight <= w.job.DepthLow || w.job.DepthLow >= w.job.Depth || ctx.Err() != nil {
+		if w.flight <= w.job.DepthLow || w.job.DepthLow >= w.job.Depth || ended(ctx) {
 			return nil
 		}
 	}
@@ -65,7 +65,7 @@ func (w *worker) reap(ctx context.Context, atLeast int) error {
 	}
 	n, err := w.targets[0].q.Reap(ctx, atLeast, w.done[:max(atLeast, w.reapMax)])
 	w.finish(w.targets[0], n)
-	if err != nil && ctx.Err() == nil {
+	if err != nil && !ended(ctx) {
 		return fmt.Errorf("wait for completions: %w", err)
 	}
 	return nil
@@ -83,7 +83,7 @@ func (w *worker) reapMany(ctx context.Context, atLeast int) error {
 			}
 			n, err := t.q.Reap(ctx, 0, w.done[:w.reapMax])
 			w.finish(t, n)
-			if err != nil && ctx.Err() == nil {
+			if err != nil && !ended(ctx) {
 				return fmt.Errorf("wait for completions: %w", err)
 			}
 			got += n
@@ -91,12 +91,12 @@ func (w *worker) reapMany(ctx context.Context, atLeast int) error {
 				busiest = t
 			}
 		}
-		if got >= atLeast || busiest == nil || ctx.Err() != nil {
+		if got >= atLeast || busiest == nil || ended(ctx) {
 			return nil
 		}
 		n, err := busiest.q.Reap(ctx, 1, w.done[:w.reapMax])
 		w.finish(busiest, n)
-		if got += n; err != nil && ctx.Err() == nil {
+		if got += n; err != nil && !ended(ctx) {
 			return fmt.Errorf("wait for completions: %w", err)
 		}
 	}
@@ -283,7 +283,7 @@ func (w *worker) sleep(ctx context.Context, until int64) error {
 		if end := w.begin + int64(w.job.Runtime); w.job.Runtime > 0 && !w.ramping {
 			left = min(left, end-now)
 		}
-		if left <= 0 || ctx.Err() != nil || w.stop.Load() {
+		if left <= 0 || ended(ctx) || w.stop.Load() {
 			return nil
 		}
 		left = min(left, int64(100*time.Millisecond))
@@ -319,7 +319,7 @@ func (w *worker) reapTimed(ctx context.Context, left int64) error {
 				continue
 			}
 			n, err := t.q.Reap(ctx, 0, w.done)
-			if w.finish(t, n); err != nil && ctx.Err() == nil {
+			if w.finish(t, n); err != nil && !ended(ctx) {
 				return err
 			}
 		}

@@ -129,13 +129,16 @@ func (r *runState) phases(ctx context.Context) error {
 		if err := r.runPhase(ctx, jobs); err != nil {
 			return err
 		}
-		if ctx.Err() != nil {
+		if ended(ctx) {
 			r.markRest(phase)
-			return nil
+			break
 		}
 	}
 	return nil
 }
+
+// ended reports whether the run was interrupted, which is no error of its own.
+func ended(ctx context.Context) bool { return ctx.Err() != nil }
 
 func (r *runState) markRest(phase int) {
 	for _, w := range r.workers {
@@ -188,7 +191,8 @@ func (r *runState) finished(w *worker) {
 	if g := r.done[w.job.Name]; g.left.Add(-1) == 0 {
 		close(g.ch)
 	}
-	if !w.job.ExitAll && !(w.job.ExitAllOnError && w.res.Err != nil) {
+	ends := w.job.ExitAll || w.job.ExitAllOnError && w.res.Err != nil
+	if !ends {
 		return
 	}
 	for _, o := range r.workers {

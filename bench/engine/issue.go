@@ -47,7 +47,7 @@ func (w *worker) checkEnd(ctx context.Context) {
 	case w.ending:
 	case w.stop.Load(), w.expired():
 		w.ending = true
-	case ctx.Err() != nil:
+	case ended(ctx):
 		w.res.Interrupted, w.ending = true, true
 	case w.job.NumberIOs > 0 && w.count >= w.job.NumberIOs:
 		w.ending = true

@@ -399,7 +399,7 @@ func (w *worker) loops(ctx context.Context) error {
 
 // interrupted notes that the run was ended from outside.
 func (w *worker) interrupted(ctx context.Context) bool {
-	if ctx.Err() != nil {
+	if ended(ctx) {
 		w.res.Interrupted = true
 		return true
 	}

@@ -82,28 +82,14 @@ func (a *applier) zoneList(s string, absolute bool) ([]Zone, error) {
 		if entry = strings.TrimSpace(entry); entry == "" {
 			break
 		}
-		acc, size, _ := strings.Cut(entry, "/")
-		n, err := strconv.Atoi(strings.TrimSpace(acc))
-		if err != nil || n < 0 || n > 100 {
-			return nil, fmt.Errorf("%q: the share of accesses is not between 0 and 100", entry)
-		}
-		z := Zone{Access: n}
-		access += n
-		switch size = strings.TrimSpace(size); {
-		case size == "":
-			missing++
-		case absolute:
-			if z.Size, err = a.int(size); err == nil && z.Size < 1 {
-				err = fmt.Errorf("%q: the size is not positive", entry)
-			}
-		default:
-			if z.Percent, err = strconv.Atoi(size); err == nil && (z.Percent < 1 || z.Percent > 100) {
-				err = fmt.Errorf("%q: the share of the file is not between 1 and 100", entry)
-			}
-			percent += z.Percent
-		}
+		z, err := a.zone(entry, absolute)
 		if err != nil {
 			return nil, err
+		}
+		access += z.Access
+		percent += z.Percent
+		if z.Percent == 0 && z.Size == 0 {
+			missing++
 		}
 		out = append(out, z)
 	}
@@ -119,6 +105,26 @@ func (a *applier) zoneList(s string, absolute bool) ([]Zone, error) {
 		}
 	}
 	return out, nil
+}
+
+// zone reads "50/5", "50/10g" if absolute, or "50/", which leaves the size open.
+func (a *applier) zone(entry string, absolute bool) (z Zone, err error) {
+	access, size, _ := strings.Cut(entry, "/")
+	if z.Access, err = strconv.Atoi(strings.TrimSpace(access)); err != nil || z.Access < 0 || z.Access > 100 {
+		return z, fmt.Errorf("%q: the share of accesses is not between 0 and 100", entry)
+	}
+	switch size = strings.TrimSpace(size); {
+	case size == "":
+	case absolute:
+		if z.Size, err = a.int(size); err == nil && z.Size < 1 {
+			err = fmt.Errorf("%q: the size is not positive", entry)
+		}
+	default:
+		if z.Percent, err = strconv.Atoi(size); err == nil && (z.Percent < 1 || z.Percent > 100) {
+			err = fmt.Errorf("%q: the share of the file is not between 1 and 100", entry)
+		}
+	}
+	return z, err
 }
 
 // maxOrder bounds the list of random_distribution=sequence.

@@ -108,6 +108,17 @@ func (r *resolver) fixVerify(a *applier) error {
 	if !a.set["refill_buffers"] {
 		j.RefillBuffers = true
 	}
+	if err := fixInterval(j); err != nil {
+		return err
+	}
+	if j.Mode.Write && j.DoVerify {
+		r.warnVerify(a)
+	}
+	return nil
+}
+
+// fixInterval settles the size of verify blocks: a divisor of every block size.
+func fixInterval(j *Job) error {
 	lo, hi := j.MinBS[Write], j.MaxBS[Write]
 	if !j.Mode.Write {
 		lo, hi = j.MinBS[Read], j.MaxBS[Read]
@@ -125,13 +136,18 @@ func (r *resolver) fixVerify(a *applier) error {
 	if j.VerifyOffset > 0 && j.VerifyOffset+minHeader > j.VerifyInterval {
 		return fmt.Errorf("verify_offset=%d puts the header beyond the block of %d bytes", j.VerifyOffset, j.VerifyInterval)
 	}
-	if j.Mode.Write && j.DoVerify && !j.Mode.Read && j.TimeBased && j.VerifyBacklog == 0 {
+	return nil
+}
+
+// warnVerify warns of checks that cannot come about or cannot succeed.
+func (r *resolver) warnVerify(a *applier) {
+	j := a.job
+	if !j.Mode.Read && j.TimeBased && j.VerifyBacklog == 0 {
 		r.note(j.Pos, true, "the verify phase never begins: time_based uses the whole runtime for writing")
 	}
-	if j.Mode.Write && j.DoVerify && a.numJobs > 1 && (j.FilenameGiven || r.target) && j.OffsetIncrement.IsZero() {
+	if a.numJobs > 1 && (j.FilenameGiven || r.target) && j.OffsetIncrement.IsZero() {
 		r.note(j.Pos, true, "several writers share one target: they may overwrite each other's blocks, and verification would fail")
 	}
-	return nil
 }
 
 func gcd(a, b int64) int64 {

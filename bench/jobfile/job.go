@@ -270,6 +270,12 @@ func (j *Job) Describe() []KV {
 		}
 		return strconv.FormatInt(v[0], 10) + "," + strconv.FormatInt(v[1], 10) + "," + strconv.FormatInt(v[2], 10)
 	}
+	j.describePattern(add, per)
+	j.describeRun(add, per)
+	return out
+}
+
+func (j *Job) describePattern(add func(k, v string), per func([Dirs]int64) string) {
 	add("phase", strconv.Itoa(j.Phase+1))
 	add("group", strconv.Itoa(j.Group+1))
 	add("filename", strings.Join(j.Filenames, ":"))
@@ -294,6 +300,11 @@ func (j *Job) Describe() []KV {
 	add("io_size", j.IOSize.String())
 	add("offset", j.Offset.String())
 	add("offset_increment", j.OffsetIncrement.String())
+	add("random_distribution", j.Distribution.Kind)
+	add("norandommap", strconv.FormatBool(j.NoRandomMap))
+}
+
+func (j *Job) describeRun(add func(k, v string), per func([Dirs]int64) string) {
 	add("iodepth", strconv.Itoa(j.Depth))
 	add("direct", strconv.FormatBool(j.Direct))
 	add("sync", j.Sync)
@@ -305,11 +316,8 @@ func (j *Job) Describe() []KV {
 	add("rate", per(j.Rate))
 	add("rate_iops", per(j.RateIOPS))
 	add("thinktime", j.ThinkTime.String())
-	add("random_distribution", j.Distribution.Kind)
-	add("norandommap", strconv.FormatBool(j.NoRandomMap))
 	add("fsync", strconv.FormatInt(j.Fsync, 10))
 	add("fdatasync", strconv.FormatInt(j.Fdatasync, 10))
 	add("end_fsync", strconv.FormatBool(j.EndFsync))
 	add("verify", j.Verify)
-	return out
 }

@@ -121,10 +121,6 @@ type Parser struct {
 	files int // job files read
 }
 
-func (p *Parser) warn(pos Pos, format string, a ...any) {
-	p.Notes = append(p.Notes, Note{Pos: pos, Text: fmt.Sprintf(format, a...), Warning: true})
-}
-
 func (p *Parser) read(name string) ([]byte, error) {
 	read := p.ReadFile
 	if read == nil {

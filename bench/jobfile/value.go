@@ -131,6 +131,11 @@ func (r *reader) multiplier(s, suffix string) (int64, error) {
 	if suffix == "" || suffix == "b" {
 		return 1, nil
 	}
+	return r.power(s, suffix)
+}
+
+// power is what a suffix of at least one letter multiplies by.
+func (r *reader) power(s, suffix string) (int64, error) {
 	pow := powers[suffix[0]]
 	base := r.kbBase
 	switch rest := suffix[1:]; {

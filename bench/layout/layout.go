@@ -172,8 +172,8 @@ func (p *Preparer) inUse(name string) error {
 		return nil
 	}
 	dev := fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
-	sys, err := filepath.EvalSymlinks("/sys/dev/block/" + dev)
-	if err != nil {
+	sys, _ := filepath.EvalSymlinks("/sys/dev/block/" + dev)
+	if sys == "" {
 		return nil // a device without an entry in sysfs has no holders
 	}
 	parts := []string{sys}

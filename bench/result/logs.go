@@ -95,7 +95,7 @@ func (j *Job) records(w *bufio.Writer, kind int) {
 		if j.Spec.LogOffset {
 			fmt.Fprintf(w, ", %d", rec.Off)
 		}
-		w.WriteString(", 0\n")
+		fmt.Fprint(w, ", 0\n")
 	}
 }
 
@@ -112,6 +112,6 @@ func (j *Job) histograms(w *bufio.Writer) {
 			}
 			fmt.Fprintf(w, ", %d", sum)
 		}
-		w.WriteByte('\n')
+		fmt.Fprintln(w)
 	}
 }

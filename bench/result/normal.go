@@ -201,14 +201,13 @@ func classLine(b *bytes.Buffer, unit string, names []string, values []float64) {
 		if v <= 0 {
 			continue
 		}
-		switch {
-		case n%classesPerLine == 0:
+		if n%classesPerLine > 0 {
+			b.WriteString(", ")
+		} else {
 			if n > 0 {
 				b.WriteByte('\n')
 			}
 			fmt.Fprintf(b, "  lat (%s)   : ", unit)
-		default:
-			b.WriteString(", ")
 		}
 		fmt.Fprintf(b, "%s=%3.2f%%", names[i], v)
 		n++
