@@ -158,11 +158,10 @@ func TestAllocations(t *testing.T) {
 		}
 		w := e.workers[0]
 		got := testing.AllocsPerRun(300, func() {
-			task, ok := e.next(w)
-			if !ok {
+			if !e.next(w) {
 				t.Fatal("no task")
 			}
-			if err := w.do(task); err != nil {
+			if err := w.doAll(); err != nil {
 				t.Fatal(err)
 			}
 		})

@@ -22,6 +22,7 @@ type engine struct {
 	journal  *journal
 	done     atomic.Int64 // bytes dealt with
 	sending  sending
+	batching bool // small tasks are done many at a time
 
 	mu       sync.Mutex
 	changed  sync.Cond // on mu: a worker became idle, or the probe ended
@@ -39,12 +40,14 @@ type engine struct {
 // idle is the offset of a worker that has no task.
 const idle = math.MaxInt64
 
-// worker executes tasks one by one with a buffer of its own.
+// worker executes tasks, one by one or small ones many at a time, with a buffer of its own.
 type worker struct {
 	e      *engine
 	buf    []byte
-	at     int64 // offset of its task, or idle; under e.mu
+	tasks  []task
+	at     int64 // offset of its first task, or idle; under e.mu
 	counts Counts
+	queue  batchQueue
 	ext    []disk.Extent
 }
 
@@ -61,9 +64,10 @@ func newEngine(ctx, ioCtx context.Context, dst, src *disk.Disk, o Options) (*eng
 		return nil, err
 	}
 	for i := range int64(n) {
-		e.workers = append(e.workers, &worker{e: e, at: idle, ext: make([]disk.Extent, 0, 64),
+		e.workers = append(e.workers, &worker{e: e, at: idle, tasks: make([]task, 0, maxBatch), ext: make([]disk.Extent, 0, 64),
 			buf: e.mem[i*o.RequestSize : (i+1)*o.RequestSize : (i+1)*o.RequestSize]})
 	}
+	e.batching = !isLocal(dst)
 	e.total.Size, e.total.Strategy = e.size, o.Strategy
 	e.startAt(0)
 	return e, nil
@@ -115,23 +119,19 @@ func (e *engine) stats() Stats {
 	if s.ZeroBy == "" {
 		s.ZeroBy = e.plan.outcome(s.Zero.Ops > 0)
 	}
-	if e.journal != nil {
-		s.ResumedAt, s.ResentBytes = e.journal.resumed, e.journal.resent.Load()
-	}
 	return s
 }
 
 func (w *worker) run() {
-	for {
-		t, ok := w.e.next(w)
-		if !ok {
-			return
-		}
-		if err := w.do(t); err != nil {
+	defer w.queue.close()
+	for w.e.next(w) {
+		if err := w.doAll(); err != nil {
 			w.e.fail(err)
 			return
 		}
-		w.e.done.Add(t.n)
+		for _, t := range w.tasks {
+			w.e.done.Add(t.n)
+		}
 	}
 }
 
@@ -162,10 +162,11 @@ func (e *engine) frontier() int64 {
 	return f
 }
 
-// next ends w's task and gives it another one; false when there is none.
-func (e *engine) next(w *worker) (task, bool) {
+// next ends w's tasks and gives it others; false when there are none.
+func (e *engine) next(w *worker) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	w.tasks = w.tasks[:0]
 	if w.at != idle {
 		w.at = idle
 		if e.busy--; e.busy == 0 && e.probing {
@@ -176,12 +177,19 @@ func (e *engine) next(w *worker) (task, bool) {
 	if err != nil {
 		e.setErr(err)
 	}
-	if ok {
-		w.at = t.off
-		e.busy++
-		e.send(t)
+	if !ok {
+		return false
 	}
-	return t, ok
+	w.at = t.off
+	e.busy++
+	w.tasks = append(w.tasks, t)
+	if e.batching && t.small() {
+		if err := e.findMore(w); err != nil {
+			e.setErr(err) // once these are done
+		}
+	}
+	e.send(w.tasks[len(w.tasks)-1])
+	return true
 }
 
 // send notes that t is about to be done.

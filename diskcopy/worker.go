@@ -28,6 +28,14 @@ type task struct {
 // 64 KiB of payload do.
 const minZeroRun = 64 << 10
 
+// doAll does w.tasks.
+func (w *worker) doAll() error {
+	if len(w.tasks) == 1 {
+		return w.do(w.tasks[0])
+	}
+	return w.doBatch()
+}
+
 func (w *worker) do(t task) error {
 	switch t.kind {
 	case taskZero:
@@ -60,21 +68,24 @@ func (w *worker) store(p []byte, t task) error {
 		if zero {
 			zeros += n
 		}
-		var err error
-		switch {
-		case zero && t.known:
-			w.counts.Skip.add(n)
-		case zero:
-			err = w.zero(off, n)
-		default:
-			err = w.write(p[:n], off)
-		}
-		if err != nil {
+		if err := w.storeRun(p[:n], off, zero, t.known); err != nil {
 			return err
 		}
 		p, off = p[n:], off+n
 	}
 	return nil
+}
+
+func (w *worker) storeRun(p []byte, off int64, zero, known bool) error {
+	n := int64(len(p))
+	switch {
+	case zero && known:
+		w.counts.Skip.add(n)
+		return nil
+	case zero:
+		return w.zero(off, n)
+	}
+	return w.write(p, off)
 }
 
 // granule is the unit in which data is searched for zeros (0: not at all) and the

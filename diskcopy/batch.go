@@ -1,0 +1,216 @@
+package diskcopy
+
+import (
+	"errors"
+	"runtime"
+
+	"github.com/vmdisk/vmdisk/disk"
+)
+
+// A disk of many small extents would cost a round trip and a wake-up for each
+// where the target is not a local file. So small tasks are given out in batches,
+// and their operations go through a disk.Queue together.
+
+const (
+	// maxBatch is how many tasks one worker takes at a time at most, and the depth of its queue.
+	maxBatch = 64
+	// smallTask is the data task for which the request matters more than its bytes.
+	smallTask = 64 << 10
+)
+
+// isLocal reports whether writes to d are system calls that return at once.
+func isLocal(d *disk.Disk) bool {
+	if d.Size() == 0 {
+		return true
+	}
+	r, ok := d.FileRange(0, min(d.Size(), max(d.Info().Min, 1)), true)
+	if ok {
+		r.Release()
+	}
+	return ok
+}
+
+// small reports whether t may share a batch.
+func (t task) small() bool { return t.kind == taskCopy && t.n <= smallTask || t.kind == taskZero }
+
+// findMore adds the tasks that follow to w's batch, as long as they are small, their data fits w's
+// buffer, and nothing has to be measured.
+func (e *engine) findMore(w *worker) error {
+	room := int64(len(w.buf))
+	for _, t := range w.tasks {
+		if t.kind == taskCopy {
+			room -= t.n
+		}
+	}
+	for len(w.tasks) < maxBatch {
+		if err := e.fill(); err != nil || e.cur.n == 0 {
+			return err
+		}
+		if !e.cur.zero {
+			if e.cur.n > min(room, smallTask) {
+				return nil
+			}
+			room -= e.cur.n
+			w.tasks = append(w.tasks, e.take(taskCopy, e.cur.n))
+			continue
+		}
+		if head, known := e.plan.knownHead(e.cur.off, e.cur.n); known {
+			e.skip(head)
+			continue
+		}
+		if e.opt.Strategy == StatusFirst || e.opt.Strategy == Write || !e.plan.native || e.plan.probe && e.cur.n >= minProbe {
+			return nil
+		}
+		head, _ := e.plan.knownHead(e.cur.off, e.cur.n)
+		w.tasks = append(w.tasks, e.take(taskZero, min(head, e.plan.step)))
+	}
+	return nil
+}
+
+// doBatch reads the data of w.tasks, then writes and zeroes through the queue.
+func (w *worker) doBatch() error {
+	if err := w.queue.open(w.e.dst); err != nil {
+		return targetErr(err)
+	}
+	buf := w.buf
+	for _, t := range w.tasks {
+		if t.kind != taskCopy {
+			if err := w.queueOp(disk.Zero, t.off, nil, t.n); err != nil {
+				return err
+			}
+			continue
+		}
+		p := buf[:t.n:t.n]
+		buf = buf[t.n:]
+		if err := w.read(p, t.off); err != nil {
+			return err
+		}
+		if err := w.queueData(p, t); err != nil {
+			return err
+		}
+	}
+	return w.flushQueue()
+}
+
+// queueData is store for a batch.
+func (w *worker) queueData(p []byte, t task) error {
+	granule, short := w.granule(t.known)
+	for off := t.off; len(p) > 0; {
+		n, zero := int64(len(p)), false
+		if granule > 0 {
+			n, zero = dataRun(p, off, granule, short)
+		}
+		var err error
+		switch {
+		case zero && t.known:
+			w.counts.Skip.add(n)
+		case zero:
+			err = w.queueOp(disk.Zero, off, nil, n)
+		default:
+			err = w.queueOp(disk.Write, off, p[:n], n)
+		}
+		if err != nil {
+			return err
+		}
+		p, off = p[n:], off+n
+	}
+	return nil
+}
+
+// queueOp adds an operation to the queue, whose earlier ones are done first if it is full.
+func (w *worker) queueOp(k disk.Kind, off int64, p []byte, n int64) error {
+	q := &w.queue
+	if len(q.ops) == maxBatch {
+		if err := w.flushQueue(); err != nil {
+			return err
+		}
+	}
+	i := len(q.ops)
+	op := disk.Op{Kind: k, Off: off, Len: n, Tag: uint64(i)}
+	if k == disk.Write {
+		q.vecs[i][0] = p
+		op.Vec = q.vecs[i][:]
+	} else {
+		op.Flags = w.e.plan.flags
+	}
+	q.ops = append(q.ops, op)
+	return nil
+}
+
+// flushQueue does the operations of the queue and counts them.
+func (w *worker) flushQueue() error {
+	q := &w.queue
+	if err := q.run(w); err != nil {
+		return targetErr(err)
+	}
+	for i := range q.ops {
+		op := &q.ops[i]
+		if op.Kind == disk.Zero {
+			w.counts.Zero.add(op.Len)
+			continue
+		}
+		w.counts.Write.add(op.Len)
+		w.e.journal.wrote(op.Off, op.Len)
+	}
+	q.ops = q.ops[:0]
+	return nil
+}
+
+// batchQueue is a worker's queue to the target, opened when first needed.
+type batchQueue struct {
+	q    disk.Queue
+	ops  []disk.Op
+	vecs [maxBatch][1][]byte
+	done [maxBatch]disk.Completion
+}
+
+func (b *batchQueue) open(d *disk.Disk) (err error) {
+	if b.q != nil {
+		return nil
+	}
+	runtime.LockOSThread() // a queue belongs to one thread
+	if b.q, err = d.NewQueue(maxBatch); err != nil {
+		b.q = nil
+		runtime.UnlockOSThread()
+		return err
+	}
+	b.ops = make([]disk.Op, 0, maxBatch)
+	return nil
+}
+
+var errQueue = errors.New("the disk's queue takes no operation")
+
+// run submits b.ops and waits for all; the first error is returned.
+func (b *batchQueue) run(w *worker) error {
+	var failed error
+	for next, flying := 0, 0; next < len(b.ops) || flying > 0; {
+		if next < len(b.ops) && failed == nil {
+			n, err := b.q.Submit(b.ops[next:])
+			if failed = err; err == nil && n+flying == 0 {
+				failed = errQueue
+			}
+			next, flying = next+n, flying+n
+		}
+		if flying == 0 {
+			return failed
+		}
+		n, err := b.q.Reap(w.e.io, 1, b.done[:])
+		for _, c := range b.done[:n] {
+			if c.Err != nil && failed == nil {
+				failed = c.Err
+			}
+		}
+		if flying -= n; err != nil {
+			return err
+		}
+	}
+	return failed
+}
+
+func (b *batchQueue) close() {
+	if b.q != nil {
+		_ = b.q.Close() // waits for what is in flight; its errors were seen
+		runtime.UnlockOSThread()
+		b.q = nil
+	}
+}
