@@ -110,7 +110,7 @@ func (c *Client) MaxEffect() int64 { return c.limit }
 // Start sends requests. Those that are started together on one connection go
 // out together. A request that the export does not allow (outside it, too long,
 // with a command or flag that was not offered) is refused without being sent.
-// Start may block while the server takes the data of writes.
+// Start does not wait for the server.
 func (c *Client) Start(rs ...*Request) {
 	var last *conn
 	for _, r := range rs {

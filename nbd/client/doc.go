@@ -15,7 +15,11 @@
 // ReadAt, WriteAt and so on are the same with waiting, for ordinary use.
 // Requests that wait for the socket are sent together by one system call, and
 // replies are received together. The payload of a large read goes straight into
-// the caller's buffer and that of a write straight out of it; what arrives
-// together with a reply header (up to 64 KiB of small replies, 1 KiB of large
-// ones) is copied once. No request allocates memory.
+// the caller's buffer and that of a write of more than 16 KiB straight out of
+// it; small ones, and what arrives together with a header, are copied once,
+// which costs less than a system call or an iovec of their own. No request
+// allocates memory.
+//
+// A [Pipe] is a connection with one owner, who sends and receives without other
+// goroutines: the fastest way, at a third to half of the CPU per request.
 package client

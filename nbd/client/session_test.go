@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -579,4 +580,45 @@ func TestAllocations(t *testing.T) {
 			t.Errorf("%s: %v allocations", name, n)
 		}
 	}
+}
+
+// Cancelled at any moment, a read leaves its memory alone from then on.
+func TestCancelAtAnyTime(t *testing.T) {
+	t.Parallel()
+	c := dial(t, fake{mode: nbd.Structured}.config(t, func(f *fake) {
+		var held []nbd.Request
+		for r, _, ok := f.request(); ok; r, _, ok = f.request() {
+			// Answers come late and in another order.
+			if held = append(held, r); len(held) < 3 {
+				continue
+			}
+			r, held = held[1], append(held[:1], held[2:]...)
+			b := data(f.to(r), 0, int(r.Offset), fill(int(r.Length/2), 1))
+			f.send(append(b, data(f.to(r), nbd.ChunkDone, int(r.Offset+r.Length/2), fill(int(r.Length/2), 1))...))
+		}
+	}))
+	var group sync.WaitGroup
+	for w := range 6 {
+		group.Go(func() {
+			for i := range 100 {
+				mem := make([]byte, 16<<10<<(i%3))
+				ctx, cancel := context.WithTimeout(context.Background(), time.Duration((i*7+w)%20)*50*time.Microsecond)
+				err := c.ReadAt(ctx, mem, 0)
+				cancel()
+				if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+					t.Error(err)
+					return
+				}
+				for j := range mem {
+					mem[j] = 0xcc
+				}
+				time.Sleep(100 * time.Microsecond)
+				if !bytes.Equal(mem, fill(len(mem), 0xcc)) {
+					t.Error("memory was touched after the call had returned")
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
 }
