@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -37,6 +38,7 @@ type conn struct {
 	client   string
 	ctx      context.Context
 	attached map[*Ticket]*disk.Disk
+	unread   func(p []byte) (int, error) // the rest of a refused request
 	clock    clock
 }
 
@@ -44,7 +46,9 @@ type conn struct {
 type timedConn struct {
 	net.Conn
 	timeout     time.Duration
-	interrupted atomic.Bool
+	answering   atomic.Bool // something of the answer has been written
+	interrupted atomic.Bool // no more reads
+	cut         atomic.Bool // no more writes either
 }
 
 var errInterrupted = errors.New("interrupted")
@@ -58,14 +62,30 @@ func (c *timedConn) Read(p []byte) (int, error) {
 }
 
 func (c *timedConn) Write(p []byte) (int, error) {
-	c.SetWriteDeadline(time.Now().Add(c.timeout))
+	if err := c.beforeWrite(); err != nil {
+		return 0, err
+	}
 	return c.Conn.Write(p)
 }
 
-// interrupt ends a Read that is waiting, from another goroutine.
+func (c *timedConn) beforeWrite() error {
+	c.answering.Store(true)
+	c.SetWriteDeadline(time.Now().Add(c.timeout))
+	if c.cut.Load() {
+		return errInterrupted
+	}
+	return nil
+}
+
+// interrupt ends a Read that is waiting, from another goroutine, and a Write
+// that is part of an answer: another answer, to say why, is no longer possible.
 func (c *timedConn) interrupt() {
 	c.interrupted.Store(true)
 	c.SetReadDeadline(time.Unix(1, 0))
+	if c.answering.Load() {
+		c.cut.Store(true)
+		c.SetWriteDeadline(time.Unix(1, 0))
+	}
 }
 
 func (c *conn) serve() {
@@ -73,6 +93,7 @@ func (c *conn) serve() {
 	c.svc.log.info("http", "OPEN connection=%d client=%s", c.id, c.client)
 	for c.serveOne() {
 	}
+	c.linger()
 	for t := range c.attached {
 		if err := t.detach(c.id); err != nil {
 			c.svc.log.error("http", "closing the image of transfer %s: %v", t.spec.TransferID, err)
@@ -97,8 +118,10 @@ func (c *conn) serveOne() bool {
 		return false
 	}
 	defer c.svc.leave()
+	c.io.answering.Store(false)
 	w := &response{c: c, status: 200}
 	if bad == nil {
+		w.noBody, w.minor = req.method == "HEAD", req.minor
 		w.close = !req.keepAlive()
 		req.body.onRead = c.continueHook(req)
 		err = c.svc.dispatch(c, req, w)
@@ -108,11 +131,12 @@ func (c *conn) serveOne() bool {
 
 // continueHook answers "Expect: 100-continue" when the body is wanted.
 func (c *conn) continueHook(req *request) func() error {
-	if req.minor == 0 || req.header["expect"] != "100-continue" {
+	if req.minor == 0 || !strings.EqualFold(req.header["expect"], "100-continue") {
 		return nil
 	}
 	return func() error {
 		_, err := io.WriteString(c.io, "HTTP/1.1 100 Continue\r\n\r\n")
+		c.io.answering.Store(false) // the answer is yet to come
 		return err
 	}
 }
@@ -128,7 +152,10 @@ func (c *conn) finish(req *request, w *response, err error) bool {
 		w.close = w.close || e.close || unread
 		err = w.sendError(e)
 		if unread && err == nil {
-			c.linger(req)
+			c.unread = c.reader.Read
+			if req != nil {
+				c.unread = req.body.Read
+			}
 		}
 		return err == nil && !w.close
 	}
@@ -139,22 +166,17 @@ func (c *conn) finish(req *request, w *response, err error) bool {
 	return !w.close && req.body.done() && !c.svc.stopping()
 }
 
-// linger reads on, and drops, what a refused request still sends.
-func (c *conn) linger(req *request) {
+// linger reads on, and drops, what a refused request still sends. The end of the
+// service does not wait for it.
+func (c *conn) linger() {
+	if c.unread == nil {
+		return
+	}
 	c.SetLimit(lingerTime)
 	deadline := time.Now().Add(lingerTime)
 	buf := make([]byte, 64<<10)
 	for time.Now().Before(deadline) {
-		if req != nil && req.body.done() {
-			return
-		}
-		var err error
-		if req == nil {
-			_, err = c.reader.Read(buf)
-		} else {
-			_, err = req.body.Read(buf)
-		}
-		if err != nil {
+		if _, err := c.unread(buf); err != nil {
 			return
 		}
 	}
@@ -202,7 +224,9 @@ func (c *conn) run(t *Ticket, name string, off int64, f func(ctx context.Context
 func (c *conn) sendFile(fd int, off, n int64, done *atomic.Int64) error {
 	sent := false
 	for n > 0 {
-		c.io.SetWriteDeadline(time.Now().Add(c.io.timeout))
+		if err := c.io.beforeWrite(); err != nil {
+			return err
+		}
 		var got int
 		var err error
 		// At most 2 MiB a call, so that progress and the time limit stay fine.

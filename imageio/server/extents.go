@@ -145,7 +145,7 @@ func dirtyMap(d *disk.Disk) disk.MapName {
 // inlineExtents is how much JSON is gathered to be answered with a
 // content-length, which the original's clients know; a longer list is streamed
 // in chunks.
-const inlineExtents = 4 << 20
+const inlineExtents = 512 << 10
 
 func getExtents(c *conn, req *request, w *response, id string) error {
 	if id == "" {

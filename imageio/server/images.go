@@ -167,7 +167,6 @@ func clampInt(digits string) int64 {
 }
 
 func headImage(c *conn, req *request, w *response, id string) error {
-	w.noBody = true
 	return getImage(c, req, w, id)
 }
 

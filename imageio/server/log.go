@@ -89,9 +89,12 @@ func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
 	stamp := strings.Replace(r.Time.Format("2006-01-02 15:04:05.000"), ".", ",", 1)
 	h.out.mu.Lock()
 	defer h.out.mu.Unlock()
-	_, err := fmt.Fprintf(h.out.w, "%s %-7s [%s] %s%s\n", stamp, name, part, r.Message, rest)
+	_, err := fmt.Fprintf(h.out.w, "%s %-7s [%s] %s%s\n", stamp, name, part, oneLine.Replace(r.Message), oneLine.Replace(rest))
 	return err
 }
+
+// oneLine keeps what came from a client from looking like a line of the log.
+var oneLine = strings.NewReplacer("\n", `\n`, "\r", `\r`, "\x1b", `\e`)
 
 // WithAttrs knows the name of a part alone.
 func (h *lineHandler) WithAttrs(attrs []slog.Attr) slog.Handler {

@@ -23,6 +23,7 @@ type response struct {
 	started bool
 	close   bool
 	noBody  bool // HEAD
+	minor   int  // of the request's HTTP/1.minor
 }
 
 type headerField struct{ name, value string }
@@ -41,9 +42,12 @@ func (w *response) set(name, value string) {
 // length -1 announces chunks.
 func (w *response) head(b []byte, length int64) []byte {
 	w.started = true
-	if length < 0 {
+	switch {
+	case length < 0 && w.minor == 0:
+		w.close = true // and the body ends with the connection
+	case length < 0:
 		w.set("transfer-encoding", "chunked")
-	} else {
+	default:
 		w.set("content-length", strconv.FormatInt(length, 10))
 	}
 	if w.close {
@@ -106,6 +110,10 @@ func (k *chunks) write(p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
+	if k.w.minor == 0 {
+		k.buf = append(k.buf, p...)
+		return k.flush()
+	}
 	k.buf = fmt.Appendf(k.buf, "%x\r\n", len(p))
 	k.buf = append(k.buf, p...)
 	k.buf = append(k.buf, "\r\n"...)
@@ -120,6 +128,8 @@ func (k *chunks) flush() error {
 
 // end writes the last chunk.
 func (k *chunks) end() error {
-	k.buf = append(k.buf, "0\r\n\r\n"...)
+	if k.w.minor > 0 {
+		k.buf = append(k.buf, "0\r\n\r\n"...)
+	}
 	return k.flush()
 }

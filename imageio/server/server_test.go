@@ -34,6 +34,11 @@ type daemon struct {
 
 func startDaemon(t *testing.T, change func(*Config)) *daemon {
 	t.Helper()
+	return startDaemonOver(t, change, openFile)
+}
+
+func startDaemonOver(t *testing.T, change func(*Config), open Opener) *daemon {
+	t.Helper()
 	dir := t.TempDir()
 	cfg := DefaultConfig()
 	cfg.TLS.Enable = false
@@ -45,7 +50,7 @@ func startDaemon(t *testing.T, change func(*Config)) *daemon {
 	if change != nil {
 		change(cfg)
 	}
-	s, err := New(cfg, openFile)
+	s, err := New(cfg, open)
 	if err != nil {
 		t.Fatal(err)
 	}
