@@ -61,9 +61,10 @@ func pump(b *testing.B, d *disk.Disk, kind disk.Kind, size int64, depth int) {
 	ctx := context.Background()
 	ops, ends := make([]disk.Op, 0, depth), make([]disk.Completion, depth)
 	vecs := make([][][]byte, depth)
-	idle := make([]uint64, depth)
+	idle := make([]uint64, 0, depth)
 	for i := range vecs {
-		vecs[i], idle[i] = [][]byte{make([]byte, size)}, uint64(i)
+		vecs[i] = [][]byte{make([]byte, size)}
+		idle = append(idle, uint64(i))
 	}
 	b.SetBytes(size)
 	b.ReportAllocs()

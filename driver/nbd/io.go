@@ -56,7 +56,8 @@ func (d *Driver) WriteFromFile(ctx context.Context, off int64, src disk.FileRang
 		return fmt.Errorf("no sendfile to this NBD server: %w", errors.ErrUnsupported)
 	}
 	o := d.newOp(wire.CmdWrite, commandFlags(wire.CmdWrite, f), off, src.Len)
-	o.File = &client.FileSource{FD: src.FD, Off: src.Off}
+	o.file = client.FileSource{FD: src.FD, Off: src.Off}
+	o.File = &o.file
 	return d.run(ctx, o)
 }
 

@@ -25,6 +25,7 @@ type op struct {
 	err   error
 	busy  bool
 	one   [1][]byte
+	file  client.FileSource
 }
 
 // begin takes part in the current session. If there is none, it returns a

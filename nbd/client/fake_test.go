@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net"
 	"os"
@@ -196,10 +195,6 @@ func within(t testing.TB, ch <-chan struct{}, what string) {
 	case <-time.After(20 * time.Second):
 		t.Fatalf("%s: did not end", what)
 	}
-}
-
-func isMalformed(err error) bool {
-	return errors.Is(err, nbd.ErrMalformed) && errors.Is(err, ErrDisconnected)
 }
 
 // dialTo is a Dialer that hands out one connection.

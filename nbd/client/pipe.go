@@ -133,7 +133,7 @@ func (p *Pipe) Start(rs ...*Request) {
 			r.Owner.Complete(r, err)
 		}
 	}
-	p.check(p.send())
+	_ = p.check(p.send()) // the requests tell
 }
 
 // Events is the descriptor to wait for and for what (POLLIN, POLLOUT).
