@@ -109,7 +109,7 @@ func (c *conn) finish(r *Request, done bool) {
 func (r *Request) complain() error {
 	switch {
 	case r.result != nil || r.discard:
-		return nil //nolint:nilerr // the server's refusal is a whole reply
+		return nil
 	case r.Command == nbd.CmdRead && !r.covered.full(r.Length):
 		return malformed("reply to a read that leaves out some of its %d bytes", r.Length)
 	case r.Command == nbd.CmdBlockStatus && !r.status:
@@ -124,7 +124,7 @@ func (c *conn) simple(r *Request, h *nbd.Reply) error {
 	}
 	if h.Error != nbd.OK {
 		r.fail(nbd.ErrorChunk{Errno: h.Error}, false)
-		return nil //nolint:nilerr // the request fails, not the session
+		return nil
 	}
 	if r.Command != nbd.CmdRead {
 		return nil
