@@ -2,7 +2,9 @@ package diskcopy
 
 import (
 	"context"
+	"crypto/sha1" //nolint:gosec // the API offers it; what is compared is a copy, not a signature
 	"crypto/sha256"
+	"crypto/sha3"
 	"crypto/sha512"
 	"encoding/hex"
 	"fmt"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/blake2b"
+	"golang.org/x/crypto/blake2s"
 
 	"github.com/vmdisk/vmdisk/disk"
 )
@@ -37,17 +40,39 @@ type Digest struct {
 	Checksum  string `json:"checksum"` // hexadecimal
 }
 
+// algorithms by the names that Python's hashlib gave them in the image transfer
+// API; BLAKE2 has 32 bytes there. The default is the first.
+var algorithms = []struct {
+	name string
+	make func() hash.Hash
+}{
+	{"blake2b", func() hash.Hash { h, _ := blake2b.New256(nil); return h }}, // fails for long keys only
+	{"blake2s", func() hash.Hash { h, _ := blake2s.New256(nil); return h }},
+	{"sha1", sha1.New},
+	{"sha224", sha256.New224},
+	{"sha256", sha256.New},
+	{"sha384", sha512.New384},
+	{"sha512", sha512.New},
+	{"sha3_224", func() hash.Hash { return sha3.New224() }},
+	{"sha3_256", func() hash.Hash { return sha3.New256() }},
+	{"sha3_384", func() hash.Hash { return sha3.New384() }},
+	{"sha3_512", func() hash.Hash { return sha3.New512() }},
+}
+
 // Algorithms lists what Checksum can use, the default first.
-func Algorithms() []string { return []string{"blake2b", "sha256", "sha512"} }
+func Algorithms() []string {
+	names := make([]string, 0, len(algorithms))
+	for _, a := range algorithms {
+		names = append(names, a.name)
+	}
+	return names
+}
 
 func newHash(name string) (func() hash.Hash, error) {
-	switch name {
-	case "blake2b":
-		return func() hash.Hash { h, _ := blake2b.New256(nil); return h }, nil // fails for long keys only
-	case "sha256":
-		return sha256.New, nil
-	case "sha512":
-		return sha512.New, nil
+	for _, a := range algorithms {
+		if a.name == name {
+			return a.make, nil
+		}
 	}
 	return nil, fmt.Errorf("unknown checksum algorithm %q: use one of %s", name, strings.Join(Algorithms(), ", "))
 }

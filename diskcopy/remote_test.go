@@ -133,9 +133,9 @@ func striped(t testing.TB) *disk.Disk {
 	return d
 }
 
-// server builds the study's target and the view its client has. Writes take
+// studyServer builds the study's target and the view its client has. Writes take
 // time, so that measuring them means something on a busy machine.
-func server(t testing.TB, size int64, zm nozero.ZeroMode, fm nozero.FastZeroMode, status bool, write time.Duration) (*remote, *disk.Disk) {
+func studyServer(t testing.TB, size int64, zm nozero.ZeroMode, fm nozero.FastZeroMode, status bool, write time.Duration) (*remote, *disk.Disk) {
 	t.Helper()
 	below := memDisk(t, size)
 	fill(t, below, 0, size, 77)

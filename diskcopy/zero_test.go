@@ -60,7 +60,7 @@ func TestStrategyCounts(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%s/%s/status=%t/%s", c.zm, c.fm, c.status, c.s), func(t *testing.T) {
 			src := striped(t)
-			r, dst := server(t, 100*mib, c.zm, c.fm, c.status, 10*time.Millisecond)
+			r, dst := studyServer(t, 100*mib, c.zm, c.fm, c.status, 10*time.Millisecond)
 			st, err := Copy(context.Background(), dst, src, Options{Strategy: c.s})
 			if err != nil {
 				t.Fatal(err)
