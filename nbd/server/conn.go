@@ -60,6 +60,8 @@ type conn struct {
 	now        time.Time // when the batch began
 	yielded    time.Time
 	wrote      bool // inline in this batch, which did not wait for the client since
+	slowSeen   int  // slow batches of late
+	fast       int  // quick batches since the last slow one
 	slowUntil  time.Time
 	slow       bool // inline writes were seen to block
 	dataFrom   int64
@@ -279,18 +281,29 @@ func (c *conn) consume(ws *workspace) error {
 }
 
 // Inline writes block when the kernel throttles writers of dirty pages, which
-// it does in pauses of up to 200 ms. A batch that took longer than slowBatch is
-// taken for that, and writes go to workers for slowTime. Less is scheduling
-// noise on a busy host, and harms little more than a switch to workers would.
+// it does in pauses of up to 200 ms. When slowTimes batches took slowBatch or
+// longer, with fewer than fastTimes quick ones in a row between them, writes go
+// to workers for slowTime. A single slow batch is scheduling noise of a busy
+// host; throttling slows nearly every one.
 const (
-	slowBatch = 50 * time.Millisecond
+	slowBatch = 20 * time.Millisecond
+	slowTimes = 3
+	fastTimes = 16
 	slowTime  = time.Second
 )
 
 // watch looks at how long inline writes took since start.
 func (c *conn) watch(start time.Time) {
-	if now := time.Now(); now.Sub(start) > slowBatch {
-		c.slow, c.slowUntil = true, now.Add(slowTime)
+	now := time.Now()
+	if now.Sub(start) < slowBatch {
+		if c.fast++; c.fast >= fastTimes {
+			c.slowSeen = 0
+		}
+		return
+	}
+	c.fast = 0
+	if c.slowSeen++; c.slowSeen >= slowTimes {
+		c.slow, c.slowUntil, c.slowSeen = true, now.Add(slowTime), 0
 	}
 }
 

@@ -2,7 +2,6 @@ package server
 
 import (
 	"fmt"
-	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -28,7 +27,7 @@ type poller struct {
 }
 
 func newPoller(s *Server) (*poller, error) {
-	p := &poller{s: s, conns: map[int32]*conn{}, keep: int32(runtime.GOMAXPROCS(0))}
+	p := &poller{s: s, conns: map[int32]*conn{}, keep: waiters()}
 	var err error
 	if p.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("nbd server: epoll: %w", err)

@@ -281,6 +281,41 @@ func TestTCP(t *testing.T) {
 	}
 }
 
+// throttled has an inline write that blocks, as a file's does when the kernel
+// throttles writers.
+type throttled struct {
+	*below
+	inline, worker atomic.Int32
+}
+
+func (w *throttled) TryRead([]byte, int64) error { return disk.ErrWouldBlock }
+
+func (w *throttled) TryWrite([]byte, int64, disk.Flags) error {
+	w.inline.Add(1)
+	time.Sleep(30 * time.Millisecond)
+	return nil
+}
+
+func (w *throttled) WriteAt(ctx context.Context, p []byte, off int64, f disk.Flags) error {
+	w.worker.Add(1)
+	return w.below.WriteAt(ctx, p, off, f)
+}
+
+// Inline writes that are seen to block are handed on.
+func TestBlockingWritesMoveToWorkers(t *testing.T) {
+	t.Parallel()
+	for _, n := range []uint64{512, 256 << 10} {
+		w := &throttled{below: &below{d: memDisk(t, 1<<20)}}
+		p := serveDisk(t, disk.New(w, "throttled")).connect(t, nbd.Simple, "d")
+		for range 20 {
+			p.do(nbd.Request{Command: nbd.CmdWrite, Length: n}, make([]byte, n))
+		}
+		if w.inline.Load() < 3 || w.worker.Load() == 0 {
+			t.Errorf("%d bytes: %d writes inline, %d by workers", n, w.inline.Load(), w.worker.Load())
+		}
+	}
+}
+
 // Soft disconnect: what is in flight is still answered.
 func TestDisconnectWaits(t *testing.T) {
 	t.Parallel()

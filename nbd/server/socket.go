@@ -46,9 +46,26 @@ const (
 	lingerly = 500 * time.Millisecond
 )
 
-// hotSlots is how many goroutines may wait inside recv. Each keeps its
-// scheduler slot (P) for some time, so one is left for those that have work.
-func hotSlots() int32 { return int32(runtime.GOMAXPROCS(0) - 1) }
+// A goroutine that waits in the kernel, in recv or in epoll_wait, keeps its
+// scheduler slot (P) until the scheduler takes it away, which it does late. So
+// the two kinds of waiting share the slots, and where there are enough one is
+// left for those that have work.
+
+// waiters is how many goroutines wait in epoll_wait for new work.
+func waiters() int32 { return max(1, int32(runtime.GOMAXPROCS(0))/4) }
+
+// hotSlots is how many goroutines wait in recv for a connection's next request.
+func hotSlots() int32 {
+	procs := int32(runtime.GOMAXPROCS(0))
+	return max(min(procs-1, 1), procs-waiters()-1)
+}
+
+// RecommendedProcs is a good runtime.GOMAXPROCS for a process that mainly
+// serves, for its main function to set: with more slots than a small host has
+// processors, each of several busy connections has a thread that waits for its
+// next request in the kernel. On 2 processors, 8 slots instead of 2 gave 4
+// connections at depth 1 1.7 times the requests at less processor time for each.
+func RecommendedProcs() int { return max(8, runtime.NumCPU()) }
 
 // sendBuffer is asked for on unix sockets; the kernel cuts it to
 // net.core.wmem_max and doubles it. TCP finds its own.
