@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -155,7 +154,7 @@ func (r *runState) runPhase(ctx context.Context, jobs []*worker) error {
 	var errs []error
 	for _, w := range jobs {
 		if err := w.open(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("job %s: %w", w.job.Name, err))
+			errs = append(errs, w.named(err))
 			break
 		}
 	}
@@ -164,7 +163,7 @@ func (r *runState) runPhase(ctx context.Context, jobs []*worker) error {
 	}
 	for _, w := range jobs {
 		if err := w.closeFiles(); err != nil {
-			errs = append(errs, fmt.Errorf("job %s: %w", w.job.Name, err))
+			errs = append(errs, w.named(err))
 		}
 	}
 	return errors.Join(errs...)

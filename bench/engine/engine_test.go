@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -309,6 +310,24 @@ func TestRefusals(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q (%v)", job, err, want, r)
 		}
+	}
+}
+
+// What a run allocates does not grow with its I/Os.
+func TestNoAllocationPerIO(t *testing.T) {
+	allocated := func(ios int) uint64 {
+		var a, b runtime.MemStats
+		runtime.ReadMemStats(&a)
+		runOn(t, func(context.Context, OpenRequest) (*disk.Disk, error) { return null.Open(1 << 40) },
+			fmt.Sprintf("[n]\nrw=randrw\nbs=4k\nnorandommap\nioengine=libaio\niodepth=16\nfsync=1000\nrate_iops=100m\nnumber_ios=%d", ios))
+		runtime.ReadMemStats(&b)
+		return b.Mallocs - a.Mallocs
+	}
+	allocated(1000)
+	few, many := allocated(10000), allocated(210000)
+	// Samples and host readings come with time, not with I/Os.
+	if many > few+2000 {
+		t.Errorf("200000 more I/Os made %d more allocations", many-few)
 	}
 }
 

@@ -163,8 +163,13 @@ func (w *worker) fail(err error) {
 	if errors.Is(err, context.Canceled) && w.res.Interrupted {
 		return
 	}
-	w.res.Err = fmt.Errorf("job %s: %w", w.job.Name, err)
+	w.res.Err = w.named(err)
 	w.res.Errno = errnoOf(err)
+}
+
+// named says which job an error is of, and where it was written.
+func (w *worker) named(err error) error {
+	return fmt.Errorf("%s: job %s: %w", w.job.Pos, w.job.Name, err)
 }
 
 func errnoOf(err error) int {

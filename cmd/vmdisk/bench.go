@@ -196,9 +196,15 @@ func (b *benchFlags) open(ctx context.Context, q engine.OpenRequest) (*disk.Disk
 	return diskurl.Open(ctx, name, o)
 }
 
-func (b *benchFlags) perform(c *cobra.Command, plan *jobfile.Plan) error {
+func (b *benchFlags) perform(c *cobra.Command, plan *jobfile.Plan) (err error) {
+	// What cannot be written is better known before the run than after it.
+	w, closeOutput, err := b.outputs(c)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeOutput()) }()
 	if slices.Contains(b.formats, "normal") && b.output == "" {
-		if err := result.Header(c.OutOrStdout(), b.request.Version, plan.Jobs); err != nil {
+		if err := result.Header(w, b.request.Version, plan.Jobs); err != nil {
 			return err
 		}
 	}
@@ -209,38 +215,43 @@ func (b *benchFlags) perform(c *cobra.Command, plan *jobfile.Plan) error {
 	if r == nil {
 		return err
 	}
-	err = errors.Join(err, b.report(c, r), r.Failed())
+	err = errors.Join(err, b.report(w, r), r.Failed())
 	if err == nil && c.Context().Err() != nil {
 		err = fmt.Errorf("the report covers what was done until then: %w", context.Canceled)
 	}
 	return err
 }
 
-func (b *benchFlags) report(c *cobra.Command, r *result.Run) (err error) {
-	w := c.OutOrStdout()
-	if b.output != "" {
-		f, err2 := os.Create(b.output)
-		if err2 != nil {
-			return err2
+// outputs opens the report's file and makes the folders of logs and plots.
+func (b *benchFlags) outputs(c *cobra.Command) (io.Writer, func() error, error) {
+	for _, dir := range []string{b.logDir, b.plots} {
+		if dir == "" {
+			continue
 		}
-		defer func() { err = errors.Join(err, f.Close()) }()
-		w = f
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, nil, err
+		}
 	}
+	if b.output == "" {
+		return c.OutOrStdout(), func() error { return nil }, nil
+	}
+	f, err := os.Create(b.output)
+	if err != nil {
+		return nil, nil, err
+	}
+	return f, f.Close, nil
+}
+
+func (b *benchFlags) report(w io.Writer, r *result.Run) error {
 	for _, format := range b.formats {
 		if err := write(w, format, r); err != nil {
 			return err
 		}
 	}
-	if _, err := r.WriteLogs(b.logDir); err != nil {
+	if _, err := r.WriteLogs(b.logDir); err != nil || b.plots == "" {
 		return err
 	}
-	if b.plots == "" {
-		return nil
-	}
-	if err := os.MkdirAll(b.plots, 0o755); err != nil {
-		return err
-	}
-	_, err = r.WritePlots(b.plots)
+	_, err := r.WritePlots(b.plots)
 	return err
 }
 
