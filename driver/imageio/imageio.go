@@ -3,7 +3,7 @@
 //
 // Reads, writes, zeroes and flushes are requests of the API; the allocation map
 // is its extents. The server never says whether zeroing is fast, and trimming
-// does not exist. A request whose connection broke is sent again: all of them
+// exists for sparse tickets of this project's daemon alone. A request whose connection broke is sent again: all of them
 // may be repeated.
 package imageio
 
@@ -45,6 +45,9 @@ func (d *Driver) Info() disk.Info {
 	if f.Zero {
 		in.Zero = disk.Native
 	}
+	if f.Discard {
+		in.Trim = disk.Native
+	}
 	if f.Extents {
 		in.Maps = []disk.MapName{disk.Allocation}
 	}
@@ -75,8 +78,11 @@ func (d *Driver) Zero(ctx context.Context, off, n int64, _ disk.Flags) error {
 	return explain(d.c.Zero(ctx, off, n))
 }
 
-// Trim does not exist in the API.
-func (d *Driver) Trim(context.Context, int64, int64, disk.Flags) error { return errors.ErrUnsupported }
+// Trim is an extension: a PATCH, of sparse tickets alone.
+func (d *Driver) Trim(ctx context.Context, off, n int64, _ disk.Flags) error {
+	d.c.Forget()
+	return explain(d.c.Discard(ctx, off, n))
+}
 
 // Flush is a PATCH.
 func (d *Driver) Flush(ctx context.Context) error { return explain(d.c.Flush(ctx)) }

@@ -66,12 +66,16 @@ func TestConformance(t *testing.T) {
 	}{
 		"tcp":      {client.Config{NoUnixSocket: true}, func(*server.Config) {}},
 		"unix":     {client.Config{}, func(*server.Config) {}},
+		"sparse":   {client.Config{}, func(*server.Config) {}},
 		"original": {client.Config{}, func(c *server.Config) { c.Daemon.Extensions = false }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			disktest.Conformance(t, func(tb testing.TB) *disk.Disk {
-				cfg := c.client
-				cfg.URL = serve(tb, 2<<20, c.change, "")
+				cfg, more := c.client, ""
+				if name == "sparse" {
+					more = `,"sparse":true`
+				}
+				cfg.URL = serve(tb, 2<<20, c.change, more)
 				d, err := Open(tb.Context(), cfg, false)
 				if err != nil {
 					tb.Fatal(err)

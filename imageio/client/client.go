@@ -40,7 +40,7 @@ type Config struct {
 
 // Features are what the server said that this ticket allows.
 type Features struct {
-	Write, Zero, Flush, Extents, PagedExtents, Checksum bool
+	Write, Zero, Flush, Discard, Extents, PagedExtents, Checksum bool
 	// Readers and Writers bound the connections; 0 where the server did not say.
 	Readers, Writers int
 	// UnixSocket is the daemon's socket; NUL first means an abstract name.
@@ -54,6 +54,7 @@ type Client struct {
 	path     string // /images/TICKET
 	dial     func(ctx context.Context) (net.Conn, error)
 	plain    bool
+	local    bool // over the daemon's unix socket
 	features Features
 	size     int64
 
@@ -185,7 +186,7 @@ func (c *Client) options(ctx context.Context) error {
 		return err
 	}
 	has := func(name string) bool { return slices.Contains(reply.Features, name) }
-	c.features = Features{Write: strings.Contains(allow, "PUT"), Zero: has("zero"), Flush: has("flush"),
+	c.features = Features{Write: strings.Contains(allow, "PUT"), Zero: has("zero"), Flush: has("flush"), Discard: has("discard"),
 		Extents: has("extents"), PagedExtents: has("extents-paged"), Checksum: has("checksum"),
 		Readers: reply.MaxReaders, Writers: reply.MaxWriters, UnixSocket: reply.UnixSocket}
 	return nil
@@ -211,7 +212,7 @@ func (c *Client) tryUnix(ctx context.Context, socket string) {
 		old.nc.Close()
 	}
 	c.slots <- <-local.slots
-	c.dial, c.plain, c.host, c.features = local.dial, true, local.host, local.features
+	c.dial, c.plain, c.local, c.host, c.features = local.dial, true, true, local.host, local.features
 	c.features.UnixSocket = socket
 }
 
@@ -249,7 +250,7 @@ func (c *Client) Size() int64 { return c.size }
 func (c *Client) Connections() int { return cap(c.slots) }
 
 // Local reports whether the client talks over the daemon's unix socket.
-func (c *Client) Local() bool { return c.host == "localhost" && c.plain }
+func (c *Client) Local() bool { return c.local }
 
 // Name is the URL without the secret part of the ticket.
 func (c *Client) Name() string { return c.safeURL() }

@@ -75,6 +75,15 @@ func (c *Client) Zero(ctx context.Context, off, n int64) error {
 	return c.patch(ctx, fmt.Sprintf(`{"op": "zero", "offset": %d, "size": %d, "flush": false}`, off, n))
 }
 
+// Discard frees n bytes from off, whose content is undefined then;
+// errors.ErrUnsupported where the server or the ticket does not allow it.
+func (c *Client) Discard(ctx context.Context, off, n int64) error {
+	if !c.features.Discard {
+		return errors.ErrUnsupported
+	}
+	return c.patch(ctx, fmt.Sprintf(`{"op": "discard", "offset": %d, "size": %d, "flush": false}`, off, n))
+}
+
 // Flush makes all that was written durable. Servers without flush flush every
 // write by themselves.
 func (c *Client) Flush(ctx context.Context) error {

@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/driver/file"
 )
@@ -402,6 +404,31 @@ func TestExtents(t *testing.T) {
 	}
 }
 
+// Sparse tickets allow to free space; others do not, and the original has no
+// such thing.
+func TestDiscard(t *testing.T) {
+	for _, extensions := range []bool{true, false} {
+		d := startDaemon(t, func(c *Config) { c.Daemon.Extensions = extensions })
+		for _, sparse := range []bool{true, false} {
+			path := d.image(fmt.Sprint(sparse), randomBytes(1<<20))
+			target := d.remote + "/images/" + d.ticket(path, 1<<20, map[string]any{"sparse": sparse})
+			_, options := d.do(http.DefaultClient, "OPTIONS", target, nil)
+			code, text := d.do(http.DefaultClient, "PATCH", target, strings.NewReader(`{"op":"discard","size":524288}`))
+			works := extensions && sparse
+			if strings.Contains(options, `"discard"`) != works || (code == 200) != works || !works && code != 400 {
+				t.Errorf("extensions %t, sparse %t: %s, discard: %d %s", extensions, sparse, options, code, text)
+			}
+			var st unix.Stat_t
+			if err := unix.Stat(path, &st); err != nil || (st.Blocks*512 < 1<<20) != works {
+				t.Errorf("extensions %t, sparse %t: the file takes %d bytes, %v", extensions, sparse, st.Blocks*512, err)
+			}
+		}
+		if code, _ := d.do(http.DefaultClient, "PATCH", d.remote+"/images/missing", strings.NewReader(`{"op":"discard"}`)); code != 400 {
+			t.Errorf("discard without size: %d", code)
+		}
+	}
+}
+
 // Removing a ticket cancels a PUT that waits for its client, and the answer to
 // DELETE comes once nothing runs.
 func TestRemoveCancelsTransfer(t *testing.T) {
@@ -522,10 +549,22 @@ func TestChecksum(t *testing.T) {
 		"?algorithm=sha256&block_size=1048576": `{"algorithm":"sha256","block_size":1048576,"checksum":"53b0a288c0155fa8baa630fe38533ce742a9c31e63995bcf82c348977f5cd371"}` + "\n",
 		"?block_size=4096":                     "Block size out of allowed range: 1048576-16777216\n",
 		"?block_size=1048577":                  "Block size is not aligned to 4096\n",
-		"?algorithm=crc8":                      "Unsupported value 'crc8' for 'algorithm', expecting one of [blake2b sha256 sha512]\n",
+		"?algorithm=crc8":                      "Unsupported value 'crc8' for 'algorithm', expecting one of [blake2b blake2s sha1 sha224 sha256 sha384 sha512 sha3_224 sha3_256 sha3_384 sha3_512]\n",
 	} {
 		if _, text := d.do(http.DefaultClient, "GET", base+query, nil); text != want {
 			t.Errorf("checksum%s: %q, want %q", query, text, want)
+		}
+	}
+	for algorithm, want := range map[string]string{
+		"blake2s": "8db357320acbd6d4df517a3b7331729f182a1f6c887cd498e525e6c2c820a409", "sha1": "cd3b8db0f96352466eb4562e401ca9aa0935e975",
+		"sha224": "f23e767e32227c937b9efbe22d25fc8edbe5e0fec1b0bc62ae92ddff", "sha256": "0e1cd6eafbe5cfca182418cc1cec014dd8266b7675b4ed474834d69a0ae94185",
+		"sha384": "40fc8bfc66a605cdc875c7e0cbf6f056d3b9956355367f9296f6cf66200f4a0e625a7dcbe270808a7ab884656ca3d05c", "sha512": "0d689eed37af08e9ab357081751c498b11cb6a841848df5e6e7d418b79800a72367511979ec7d5549eb5c7ad60248b7a30cc084904e292bbbd6a99a8af4769b2",
+		"sha3_224": "55177ce514f73f2791276dea57d47d56c53b4e2d7996ef35ba190397", "sha3_256": "7b7ba5717f6ca9b165f0806fae9ac39c2ba98c17e265d7ee6755719bfb5cfeaf",
+		"sha3_384": "919b855de4867a80dccfda23f8184009e56364d0f20bad678c47ed809068c340e56885a3641fe1658be776b2d998a00e",
+		"sha3_512": "283eff4e21e4493dc4c2b6a2a62d441f82371e58061f2ae947882cceed7109cdd557442225358fd8ab1c6c58b9efa8604e6d7a9b59bd6bf5919f1cc2ed5a6631",
+	} {
+		if _, text := d.do(http.DefaultClient, "GET", base+"?algorithm="+algorithm, nil); !strings.Contains(text, `"checksum":"`+want+`"`) {
+			t.Errorf("%s: %s, want %s", algorithm, text, want)
 		}
 	}
 	if _, text := d.do(http.DefaultClient, "GET", base+"/algorithms", nil); !strings.HasPrefix(text, `{"algorithms":["blake2b"`) {
