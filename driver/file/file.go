@@ -17,10 +17,11 @@ import (
 // File is an open raw disk; it implements disk.Driver and every optional
 // interface of that package that a file can serve.
 type File struct {
-	fd    int
-	plain int // without O_DIRECT, for the partial block at the end of a file; -1 without
-	path  string
-	opts  Options
+	fd      int
+	plain   int // without O_DIRECT, for the partial block at the end of a file; -1 without
+	flushes flusher
+	path    string
+	opts    Options
 	geometry
 	key lockKey
 
@@ -76,7 +77,7 @@ func open(ctx context.Context, path string, o Options) (*File, error) {
 			return nil, fmt.Errorf("%w; use AIO mode threads", err)
 		}
 	}
-	f := &File{fd: -1, plain: -1, path: path, opts: o}
+	f := &File{fd: -1, plain: -1, flushes: flusher{fd: -1}, path: path, opts: o}
 	if err := f.openFDs(); err != nil {
 		return nil, errors.Join(err, f.closeFDs())
 	}
@@ -111,10 +112,13 @@ func (f *File) openFDs() error {
 		return errors.Join(errors.New("the file was replaced while it was being opened"), err)
 	}
 	f.key = keyOf(&st)
+	self := fmt.Sprintf("/proc/self/fd/%d", f.fd)
 	if f.opts.Cache.direct() && !f.blockDev {
-		f.plain, err = openFD(fmt.Sprintf("/proc/self/fd/%d", f.fd), f.openFlags()&^unix.O_DIRECT)
+		if f.plain, err = openFD(self, f.openFlags()&^unix.O_DIRECT); err != nil {
+			return err
+		}
 	}
-	return err
+	return f.flushes.open(f.fd)
 }
 
 func diskKind(mode uint32) (isBlock bool, err error) {
@@ -265,15 +269,7 @@ func (f *File) Flush(ctx context.Context) error {
 	if f.opts.Cache == Unsafe {
 		return nil
 	}
-	return f.sync()
-}
-
-func (f *File) sync() error {
-	for {
-		if err := unix.Fdatasync(f.fd); err != unix.EINTR {
-			return err
-		}
-	}
+	return f.flushes.sync()
 }
 
 // Resize truncates or extends a regular file; what is added reads as zeros. The
@@ -333,13 +329,15 @@ func (f *File) Close() error {
 
 func (f *File) closeFDs() error {
 	var err error
-	if f.plain >= 0 {
-		err = unix.Close(f.plain)
+	for _, fd := range []int{f.plain, f.flushes.fd} {
+		if fd >= 0 {
+			err = errors.Join(err, unix.Close(fd))
+		}
 	}
 	if f.fd >= 0 {
 		f.unlockBytes()
 		err = errors.Join(err, unix.Close(f.fd))
 	}
-	f.fd, f.plain = -1, -1
+	f.fd, f.plain, f.flushes.fd = -1, -1, -1
 	return err
 }

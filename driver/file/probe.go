@@ -73,9 +73,9 @@ func probeBeside(ctx context.Context, path, dir string) (out *ZeroProbe, err err
 	if err != nil {
 		return nil, fmt.Errorf("make a temporary file in %s: %w", dir, err)
 	}
-	f := &File{fd: fd, plain: -1, path: dir}
+	f := &File{fd: fd, plain: -1, flushes: flusher{fd: -1}, path: dir}
 	defer func() { err = errors.Join(err, f.closeFDs()) }()
-	if err := errors.Join(f.start(), unix.Ftruncate(fd, probeLen)); err != nil {
+	if err := errors.Join(f.flushes.open(fd), f.start(), unix.Ftruncate(fd, probeLen)); err != nil {
 		return nil, err
 	}
 	f.size.Store(probeLen)
@@ -149,7 +149,7 @@ func (f *File) probeRung(ctx context.Context, r Rung, off, n int64) (RungProbe, 
 	start := time.Now()
 	err := f.climb(ctx, r, off, n)
 	if r == WriteZeros && err == nil {
-		err = f.sync() // the others reach the storage at once, or its journal
+		err = f.flushes.sync() // the others reach the storage at once, or its journal
 	}
 	p.Microseconds = float64(time.Since(start).Nanoseconds()) / 1e3
 	var errno unix.Errno

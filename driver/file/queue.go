@@ -182,10 +182,8 @@ func (q *ringQueue) suits(s *slot) bool {
 			return true
 		}
 		return q.f.alignedVec(s.Vec, s.Len) && (s.Kind == disk.Read || !q.f.nearTail(s.Off, s.Len))
-	case disk.Flush:
-		return true
 	}
-	return false
+	return false // a flush among them: flushes go one by one, see flusher
 }
 
 func (q *ringQueue) prepare(s *slot) bool {
@@ -193,8 +191,6 @@ func (q *ringQueue) prepare(s *slot) bool {
 	single := len(s.Vec) == 1
 	fixed := single && s.Buf > 0 && q.fixed
 	switch {
-	case s.Kind == disk.Flush:
-		return r.Fsync(t, true, user)
 	case s.Kind == disk.Read && fixed:
 		return r.ReadFixed(t, s.Vec[0], s.Buf-1, s.Off, 0, user)
 	case s.Kind == disk.Read && single:
@@ -303,7 +299,7 @@ func (q *ringQueue) complete(e uring.Completion) (disk.Completion, bool) {
 	switch {
 	case err == unix.ECANCELED && s.ctx.Err() != nil:
 		return q.finish(s, context.Canceled), true
-	case err == nil && (s.Kind == disk.Flush || int64(e.Res) == s.Len):
+	case err == nil && int64(e.Res) == s.Len:
 		return q.finish(s, nil), true
 	case err == nil, err == unix.EAGAIN, err == unix.EINTR, err == unix.ECANCELED, err == unix.EINVAL, err == unix.EOPNOTSUPP:
 		// Short or refused: the ordinary way finishes it, or tells what is wrong.

@@ -213,7 +213,7 @@ func (f *File) Zero(ctx context.Context, off, n int64, fl disk.Flags) error {
 // asked for.
 func (f *File) syncChange(fl disk.Flags) error {
 	if f.rwf(fl) != 0 || f.opts.Cache.sync() {
-		return f.sync()
+		return f.flushes.sync()
 	}
 	return nil
 }
