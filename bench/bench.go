@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -40,8 +41,11 @@ type Request struct {
 	Force, ReadOnly bool
 	// Repeat runs everything so many times (0 is 1); job files are then shuffled
 	// in each round.
-	Repeat   int
-	Version  string
+	Repeat  int
+	Version string
+	// Stdin is read for the job file "-".
+	Stdin    io.Reader
+	stdin    []byte
 	Progress func(engine.Status)
 }
 
@@ -65,7 +69,7 @@ func (q *Request) read(files, args []string) (*unit, error) {
 	p := jobfile.Parser{Strict: q.Strict, Only: q.Sections}
 	u := &unit{}
 	for _, name := range files {
-		data, err := os.ReadFile(name)
+		data, err := q.text(name)
 		if err != nil {
 			return nil, fmt.Errorf("cannot read job file: %w", err)
 		}
@@ -87,7 +91,32 @@ func (q *Request) read(files, args []string) (*unit, error) {
 	if u.plan, err = p.Resolve(set, q.Target != ""); err != nil {
 		return nil, err
 	}
+	q.noteDirect(u.plan)
 	return u, q.checkWrites(u.plan)
+}
+
+// text reads a job file; "-" is Stdin, which is read once.
+func (q *Request) text(name string) ([]byte, error) {
+	if name != "-" || q.Stdin == nil {
+		return os.ReadFile(name)
+	}
+	if q.stdin == nil {
+		var err error
+		if q.stdin, err = io.ReadAll(q.Stdin); err != nil {
+			return nil, err
+		}
+	}
+	return q.stdin, nil
+}
+
+// noteDirect says where direct=1 cannot mean anything.
+func (q *Request) noteDirect(p *jobfile.Plan) {
+	if q.Target == "" || q.Local {
+		return
+	}
+	if i := slices.IndexFunc(p.Jobs, func(j *jobfile.Job) bool { return j.Direct }); i >= 0 {
+		p.Notes = append(p.Notes, jobfile.Note{Pos: p.Jobs[i].Pos, Text: fmt.Sprintf("option direct has no effect: %s is no local file, and the page cache is not in its way", q.Target)})
+	}
 }
 
 func settings(list []string) ([]jobfile.Setting, error) {

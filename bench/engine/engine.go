@@ -19,6 +19,9 @@ type OpenRequest struct {
 	// Write: the job changes the disk. Direct: past the page cache. Pool: by a pool
 	// of threads, as ioengine=posixaio does it.
 	Write, Direct, Pool bool
+	// Null, if not 0, asks for a disk of so many bytes that does nothing: a job of
+	// ioengine=null without a disk of its own.
+	Null int64
 }
 
 // Config is one run.

@@ -61,6 +61,9 @@ func (h *host) findDevices() {
 		return
 	}
 	for _, w := range h.run.workers {
+		if w.fake() {
+			continue
+		}
 		for _, name := range h.run.names(w.job) {
 			for _, dev := range h.run.cfg.Devices(name) {
 				if !slices.Contains(h.devices, dev) {

@@ -36,7 +36,21 @@ type target struct {
 // acquire opens a disk, or shares one that another job of the phase opened the
 // same way.
 func (r *runState) acquire(ctx context.Context, name string, w *worker) (*disk.Disk, diskKey, error) {
+	if w.fake() {
+		n := w.needs(1)
+		key := diskKey{name: fmt.Sprintf("null:%d", n)}
+		return r.share(key, func() (*disk.Disk, error) { return r.cfg.Open(ctx, OpenRequest{Name: name, Null: n}) })
+	}
 	key := diskKey{name: name, direct: w.job.Direct, pool: w.job.Engine == "posixaio"}
+	return r.share(key, func() (*disk.Disk, error) {
+		return r.cfg.Open(ctx, OpenRequest{Name: name, Write: r.phaseWrites(name), Direct: key.direct, Pool: key.pool})
+	})
+}
+
+// fake: the job's engine does nothing, and no disk was named for it.
+func (w *worker) fake() bool { return w.job.Engine == "null" && !w.run.cfg.OneDisk }
+
+func (r *runState) share(key diskKey, open func() (*disk.Disk, error)) (*disk.Disk, diskKey, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if s := r.disks[key]; s != nil {
@@ -44,12 +58,12 @@ func (r *runState) acquire(ctx context.Context, name string, w *worker) (*disk.D
 		return s.d, key, nil
 	}
 	for other := range r.disks {
-		if other.name == name {
+		if other.name == key.name {
 			return nil, key, fmt.Errorf("%s is used by jobs that run together, with direct=%d and direct=%d or with ioengine=posixaio and another; put a stonewall between them",
-				diskLabel(name), b2i(other.direct), b2i(key.direct))
+				diskLabel(key.name), b2i(other.direct), b2i(key.direct))
 		}
 	}
-	d, err := r.cfg.Open(ctx, OpenRequest{Name: name, Write: r.phaseWrites(name), Direct: key.direct, Pool: key.pool})
+	d, err := open()
 	if err != nil {
 		return nil, key, err
 	}
@@ -116,7 +130,10 @@ func (r *runState) release(key diskKey) error {
 func (w *worker) open(ctx context.Context) error {
 	names := w.run.names(w.job)
 	for i, name := range names {
-		if w.run.cfg.Prepare != nil {
+		if w.fake() && w.needs(1) == 0 {
+			return errors.New("ioengine=null without --disk needs size= in bytes")
+		}
+		if w.run.cfg.Prepare != nil && !w.fake() {
 			if err := w.run.cfg.Prepare(ctx, w.job, name, w.needs(len(names))); err != nil {
 				return err
 			}

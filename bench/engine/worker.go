@@ -271,7 +271,7 @@ func (w *worker) invalidate() error {
 			}
 			continue
 		}
-		if w.job.Invalidate && w.run.cfg.Invalidate != nil && !w.job.Direct {
+		if w.job.Invalidate && w.run.cfg.Invalidate != nil && !w.job.Direct && !w.fake() {
 			if err := w.run.cfg.Invalidate(t.key.name); err != nil {
 				return fmt.Errorf("invalidate: %w", err)
 			}

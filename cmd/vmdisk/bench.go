@@ -30,6 +30,7 @@ type benchFlags struct {
 	formats  []string
 	dryRun   bool
 	minimal  bool
+	eta      string
 	plots    string
 	logDir   string
 	progress *choice
@@ -82,6 +83,7 @@ func (b *benchFlags) register(c *cobra.Command) {
 	f.StringVar(&b.logDir, "log-dir", ".", "write logs that have no absolute name into this folder")
 	f.BoolVar(&b.dryRun, "dry-run", false, "print the resolved jobs and run nothing")
 	f.BoolVar(&b.dryRun, "parse-only", false, "the same, as fio calls it")
+	f.StringVar(&b.eta, "eta", "auto", "auto, always or never: fio's name for --progress auto, bar and none")
 	b.progress = newChoice("auto", "auto", "bar", "json", "none")
 	f.Var(b.progress, "progress", "progress on stderr")
 }
@@ -133,7 +135,7 @@ func (b *benchFlags) run(c *cobra.Command, argv []string) error {
 	if err := b.check(files, fio); err != nil {
 		return err
 	}
-	b.request.Files, b.request.Args = files, fio
+	b.request.Files, b.request.Args, b.request.Stdin = files, fio, c.InOrStdin()
 	plan, err := bench.Plan(&b.request)
 	if err != nil {
 		return usage(err)
@@ -154,6 +156,15 @@ func (b *benchFlags) run(c *cobra.Command, argv []string) error {
 func (b *benchFlags) check(files, fio []string) error {
 	if len(files)+len(fio) == 0 {
 		return usagef("want a JOBFILE or --name=JOB with options; see `vmdisk bench --help`")
+	}
+	switch b.eta {
+	case "auto":
+	case "always":
+		b.progress.value = "bar"
+	case "never":
+		b.progress.value = "none"
+	default:
+		return usagef("--eta %q: want auto, always or never", b.eta)
 	}
 	if b.minimal {
 		b.formats = []string{"terse"}
@@ -183,6 +194,9 @@ func (b *benchFlags) check(files, fio []string) error {
 // open opens the target, or a file that a job names.
 func (b *benchFlags) open(ctx context.Context, q engine.OpenRequest) (*disk.Disk, error) {
 	o := b.opening(!q.Write)
+	if q.Null > 0 {
+		return diskurl.Open(ctx, fmt.Sprintf("null:%d", q.Null), diskurl.Options{})
+	}
 	name := b.disk
 	if q.Name != "" {
 		name, o.Format = "raw:"+q.Name, ""
