@@ -21,7 +21,9 @@
 //
 // # Speed
 //
-// Queues ([disk.Queuer]) start requests straight into the client's pipeline,
-// without a goroutine or an allocation for each. [Driver.WriteFromFile] lets the
+// A queue ([disk.Queuer]) takes one of the connections for itself, while there
+// are more than one, and sends and receives on its owner's thread; else it
+// starts requests in the pipeline that all share. Neither costs a goroutine or an
+// allocation per operation. [Driver.WriteFromFile] lets the
 // kernel move data from a file into the socket.
 package nbd

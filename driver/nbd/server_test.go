@@ -3,11 +3,18 @@ package nbd_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"math/big"
 	"net"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/disk/disktest"
@@ -17,18 +24,23 @@ import (
 	"github.com/vmdisk/vmdisk/nbd/server"
 )
 
-// ownServer serves d on a unix socket until the test ends.
-func ownServer(tb testing.TB, d *disk.Disk) client.Config {
+// ownServer serves d on a unix socket, or on addr, until the test ends.
+func ownServer(tb testing.TB, d *disk.Disk, addr string, cfg server.Config) client.Config {
 	tb.Helper()
 	dir, err := os.MkdirTemp("", "nbd")
 	if err != nil {
 		tb.Fatal(err)
 	}
-	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	network := "tcp"
+	if addr == "" {
+		network, addr = "unix", filepath.Join(dir, "s")
+	}
+	l, err := net.Listen(network, addr)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s, err := server.New(server.Config{Exports: []server.Export{{Name: "d", Disk: d}}})
+	cfg.Exports = []server.Export{{Name: "d", Disk: d}}
+	s, err := server.New(cfg)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -40,7 +52,7 @@ func ownServer(tb testing.TB, d *disk.Disk) client.Config {
 		}
 		os.RemoveAll(dir)
 	})
-	return client.Config{Network: "unix", Addr: l.Addr().String(), Export: "d"}
+	return client.Config{Network: network, Addr: l.Addr().String(), Export: "d"}
 }
 
 func openOwn(size int64, edit func(*nbd.Config)) disktest.Opener {
@@ -49,7 +61,7 @@ func openOwn(size int64, edit func(*nbd.Config)) disktest.Opener {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		cfg := nbd.Config{Client: ownServer(tb, m)}
+		cfg := nbd.Config{Client: ownServer(tb, m, "", server.Config{})}
 		if edit != nil {
 			edit(&cfg)
 		}
@@ -76,6 +88,55 @@ func TestConformance(t *testing.T) {
 			disktest.Conformance(t, openOwn(3<<20+12345, edit), disktest.Options{Ops: 150})
 		})
 	}
+}
+
+// Over TCP, in the clear and encrypted; also what the peers do not offer.
+func TestNetwork(t *testing.T) {
+	t.Parallel()
+	cert, pool := certificate(t)
+	for name, c := range map[string]struct {
+		addr   string
+		server server.Config
+		tls    *tls.Config
+	}{
+		"tcp":       {addr: "127.0.0.1:0"},
+		"tls":       {"127.0.0.1:0", server.Config{TLSMode: server.TLSRequire, TLS: &tls.Config{Certificates: []tls.Certificate{cert}}}, &tls.Config{RootCAs: pool}},
+		"tls, unix": {"", server.Config{TLSMode: server.TLSOn, TLS: &tls.Config{Certificates: []tls.Certificate{cert}}}, &tls.Config{RootCAs: pool}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			disktest.Conformance(t, func(tb testing.TB) *disk.Disk {
+				m, err := mem.Open(2 << 20)
+				if err != nil {
+					tb.Fatal(err)
+				}
+				cfg := nbd.Config{Client: ownServer(tb, m, c.addr, c.server)}
+				cfg.Client.TLS = c.tls
+				d, err := nbd.Open(bg, cfg)
+				if err != nil {
+					tb.Fatal(err)
+				}
+				return d
+			}, disktest.Options{Ops: 60})
+		})
+	}
+}
+
+// certificate makes one for localhost and 127.0.0.1, and the pool to trust it.
+func certificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	must(t, err)
+	cert, err := x509.ParseCertificate(der)
+	must(t, err)
+	pool := x509.NewCertPool()
+	pool.AddCert(cert)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool
 }
 
 func TestAllocations(t *testing.T) {

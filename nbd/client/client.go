@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/vmdisk/vmdisk/nbd"
 )
@@ -28,13 +29,16 @@ type Client struct {
 // does not take are done without.
 func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	cfg = cfg.withDefaults()
+	start := time.Now()
 	first, err := dialExport(ctx, &cfg)
 	if err != nil {
 		return nil, err
 	}
 	hands := []*handshake{first}
 	if first.export.Has(nbd.FlagCanMultiConn) && cfg.Connections > 1 {
-		hands = append(hands, dialMore(ctx, &cfg)...)
+		more := cfg
+		more.HandshakeTimeout = min(cfg.HandshakeTimeout, max(morePatience*time.Since(start), minPatience))
+		hands = append(hands, dialMore(ctx, &more)...)
 	}
 	for _, h := range hands[1:] {
 		if !h.export.Same(&first.export) {
@@ -47,8 +51,18 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	return newClient(hands), nil
 }
 
+// A server may promise consistency among connections and yet take only a few
+// (qemu-nbd -e 2 leaves the third in its backlog for ever), so the others wait
+// this many times as long as the first took, and minPatience at least.
+const (
+	morePatience = 20
+	minPatience  = time.Second
+)
+
 // dialExport does a whole handshake.
 func dialExport(ctx context.Context, cfg *Config) (*handshake, error) {
+	ctx, cancel := context.WithTimeout(ctx, cfg.HandshakeTimeout)
+	defer cancel()
 	h, err := connect(ctx, cfg)
 	if err != nil {
 		return nil, err

@@ -18,7 +18,7 @@ import (
 const (
 	DefaultConnections      = 4
 	DefaultHandshakeTimeout = 10 * time.Second
-	DefaultUserTimeout      = 30 * time.Second
+	DefaultUserTimeout      = 60 * time.Second
 )
 
 // Config says where an export is and what to ask the server for.

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -58,10 +59,8 @@ type handshake struct {
 }
 
 // connect opens a connection and negotiates up to, not including, the choice
-// of the export.
+// of the export. ctx bounds the time.
 func connect(ctx context.Context, cfg *Config) (*handshake, error) {
-	ctx, cancel := context.WithTimeout(ctx, cfg.HandshakeTimeout)
-	defer cancel()
 	nc, err := cfg.Dialer(ctx, cfg.Network, cfg.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("connect to NBD server: %w", err)
@@ -77,15 +76,13 @@ func connect(ctx context.Context, cfg *Config) (*handshake, error) {
 // within runs a part of the handshake that ends when ctx does.
 func (h *handshake) within(ctx context.Context, f func() error) error {
 	nc := h.nc
-	ctx, cancel := context.WithTimeout(ctx, h.cfg.HandshakeTimeout)
-	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
 	err := f()
 	if stop() && err == nil {
 		return nil
 	}
-	if cause := ctx.Err(); cause != nil {
-		err = fmt.Errorf("no answer within %v: %w", h.cfg.HandshakeTimeout, cause)
+	if err = cmp.Or(ctx.Err(), err); errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("no answer within %v: %w", h.cfg.HandshakeTimeout, err)
 	}
 	if errors.Is(err, io.EOF) {
 		err = fmt.Errorf("the server closed the connection: %w", io.ErrUnexpectedEOF)

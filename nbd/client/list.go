@@ -46,6 +46,8 @@ func Inspect(ctx context.Context, cfg Config) (Export, error) {
 // haggle runs f in the option phase of a connection of its own.
 func haggle(ctx context.Context, cfg Config, f func(*handshake) error) error {
 	cfg = cfg.withDefaults()
+	ctx, cancel := context.WithTimeout(ctx, cfg.HandshakeTimeout)
+	defer cancel()
 	h, err := connect(ctx, &cfg)
 	if err != nil {
 		return err

@@ -175,6 +175,20 @@ func exercise(t *testing.T, c *Client) {
 	}
 }
 
+// A server that takes fewer connections than it promises costs a second, no more.
+func TestFewerConnections(t *testing.T) {
+	t.Parallel()
+	cfg := peer(t, "qemu-nbd", "-t", "-e", "2", "-f", "raw", "-k", "SOCK", image(t, 1<<20))
+	start := time.Now()
+	c := dial(t, cfg)
+	if c.Connections() > 2 || time.Since(start) > DefaultHandshakeTimeout {
+		t.Errorf("%d connections after %v", c.Connections(), time.Since(start))
+	}
+	if err := c.ReadAt(t.Context(), make([]byte, 4096), 0); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestListAndInspect(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
