@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -154,6 +155,9 @@ func (f *serveFlags) serve(c *cobra.Command, arg []string) (err error) {
 	}
 	config.Exports = exports
 	config.Log = slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(server.RecommendedProcs())
+	}
 	srv, err := server.New(config)
 	if err != nil {
 		closeAll(listeners)

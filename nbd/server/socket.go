@@ -65,7 +65,7 @@ func hotSlots() int32 {
 // processors, each of several busy connections has a thread that waits for its
 // next request in the kernel. On 2 processors, 8 slots instead of 2 gave 4
 // connections at depth 1 1.7 times the requests at less processor time for each.
-func RecommendedProcs() int { return max(8, runtime.NumCPU()) }
+func RecommendedProcs() int { return max(8, runtime.GOMAXPROCS(0)) }
 
 // sendBuffer is asked for on unix sockets; the kernel cuts it to
 // net.core.wmem_max and doubles it. TCP finds its own.
