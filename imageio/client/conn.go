@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 )
@@ -320,7 +321,22 @@ func (c *conn) fail(a *answer) error {
 	if err != nil || !a.drained() {
 		c.spent = true
 	}
-	return &StatusError{Status: a.status, Message: strings.TrimSpace(string(text))}
+	if a.status < 300 { // the body is no message
+		return &StatusError{Status: a.status}
+	}
+	line, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
+	return &StatusError{Status: a.status, Message: printable(line)}
+}
+
+// printable cuts a server's message to what fits a line.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, s)
+	return s[:min(len(s), 200)]
 }
 
 // StatusError is an answer other than the one the API promises.
@@ -330,5 +346,8 @@ type StatusError struct {
 }
 
 func (e *StatusError) Error() string {
+	if e.Message == "" {
+		return fmt.Sprintf("the server answered %d, which is not what was asked for", e.Status)
+	}
 	return fmt.Sprintf("the server answered %d: %s", e.Status, e.Message)
 }
