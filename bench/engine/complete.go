@@ -26,7 +26,7 @@ func (w *worker) await(ctx context.Context, held int64) error {
 		return nil
 	}
 	if !w.full() {
-		if w.ending {
+		if w.ending && !w.mayFollow() {
 			return nil // drain does the rest
 		}
 		return w.reap(ctx, min(w.job.BatchMin, w.flight))

@@ -69,6 +69,7 @@ func TestCounts(t *testing.T) {
 		{"rw=read\nbs=4k\nsize=8m\nnumber_ios=100", [3]uint64{100}, [3]uint64{100 * 4096}, 0},
 		{"rw=trim\nbs=64k\nsize=1m", [3]uint64{0, 0, 16}, [3]uint64{0, 0, mb}, 0},
 		{"rw=trimwrite\nbs=64k\nsize=1m", [3]uint64{0, 16, 16}, [3]uint64{0, mb, mb}, 0},
+		{"rw=randtrimwrite\nbs=16k\nsize=1m\niodepth=8\nioengine=libaio", [3]uint64{0, 64, 64}, [3]uint64{0, mb, mb}, 0},
 		{"rw=read\nbs=64k\nsize=25%", [3]uint64{64}, [3]uint64{4 * mb}, 0},
 		{"rw=read:64k\nbs=64k\nsize=4m", [3]uint64{64}, [3]uint64{4 * mb}, 0},
 		{"rw=write\nbs=4k\nsize=1m\nverify=crc32c", [3]uint64{256, 256}, [3]uint64{mb, mb}, 0},

@@ -16,7 +16,7 @@ import (
 func (w *worker) issueAll(ctx context.Context) error {
 	for w.dropped == nil {
 		w.checkEnd(ctx)
-		if w.ending && len(w.follow) == 0 {
+		if w.ending && len(w.follow) == 0 && !w.mayFollow() {
 			break
 		}
 		held, err := w.issueMore(ctx)
@@ -32,6 +32,9 @@ func (w *worker) issueAll(ctx context.Context) error {
 	}
 	return w.drainAfter(ctx, w.dropped)
 }
+
+// mayFollow: trims in flight will still ask for their writes.
+func (w *worker) mayFollow() bool { return w.job.Mode.Trim && w.job.Mode.Write && w.flight > 0 }
 
 // drainAfter waits for what is in flight, whatever happened before.
 func (w *worker) drainAfter(ctx context.Context, err error) error {
