@@ -67,57 +67,34 @@ func (e *engine) findMore(w *worker) error {
 	return nil
 }
 
-// doBatch reads the data of w.tasks, then writes and zeroes through the queue.
+// doBatch reads the data of w.tasks, while their writes and zeroes gather in the queue.
 func (w *worker) doBatch() error {
 	if err := w.queue.open(w.e.dst); err != nil {
 		return targetErr(err)
 	}
+	w.queueing = true
+	defer func() { w.queueing = false }()
 	buf := w.buf
 	for _, t := range w.tasks {
-		if t.kind != taskCopy {
-			if err := w.queueOp(disk.Zero, t.off, nil, t.n); err != nil {
-				return err
+		var err error
+		if t.kind == taskZero {
+			err = w.zero(t.off, t.n)
+		} else {
+			p := buf[:t.n:t.n]
+			buf = buf[t.n:]
+			if err = w.read(p, t.off); err == nil {
+				err = w.store(p, t)
 			}
-			continue
 		}
-		p := buf[:t.n:t.n]
-		buf = buf[t.n:]
-		if err := w.read(p, t.off); err != nil {
-			return err
-		}
-		if err := w.queueData(p, t); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 	return w.flushQueue()
 }
 
-// queueData is store for a batch.
-func (w *worker) queueData(p []byte, t task) error {
-	granule, short := w.granule(t.known)
-	for off := t.off; len(p) > 0; {
-		n, zero := int64(len(p)), false
-		if granule > 0 {
-			n, zero = dataRun(p, off, granule, short)
-		}
-		var err error
-		switch {
-		case zero && t.known:
-			w.counts.Skip.add(n)
-		case zero:
-			err = w.queueOp(disk.Zero, off, nil, n)
-		default:
-			err = w.queueOp(disk.Write, off, p[:n], n)
-		}
-		if err != nil {
-			return err
-		}
-		p, off = p[n:], off+n
-	}
-	return nil
-}
-
-// queueOp adds an operation to the queue, whose earlier ones are done first if it is full.
+// queueOp adds a write of p or a zero of n bytes to the queue, whose earlier
+// operations are done first if it is full.
 func (w *worker) queueOp(k disk.Kind, off int64, p []byte, n int64) error {
 	q := &w.queue
 	if len(q.ops) == maxBatch {
@@ -147,10 +124,9 @@ func (w *worker) flushQueue() error {
 		op := &q.ops[i]
 		if op.Kind == disk.Zero {
 			w.counts.Zero.add(op.Len)
-			continue
+		} else {
+			w.wrote(op.Off, op.Len)
 		}
-		w.counts.Write.add(op.Len)
-		w.e.journal.wrote(op.Off, op.Len)
 	}
 	q.ops = q.ops[:0]
 	return nil

@@ -48,7 +48,9 @@ type worker struct {
 	at     int64 // offset of its first task, or idle; under e.mu
 	counts Counts
 	queue  batchQueue
-	ext    []disk.Extent
+	// queueing: writes and zeroes gather in queue.
+	queueing bool
+	ext      []disk.Extent
 }
 
 func newEngine(ctx, ioCtx context.Context, dst, src *disk.Disk, o Options) (*engine, error) {

@@ -74,8 +74,7 @@ func (w *worker) send(t task) (bool, error) {
 		return false, targetErr(err)
 	}
 	w.counts.Read.add(t.n)
-	w.counts.Write.add(t.n)
-	e.journal.wrote(t.off, t.n)
+	w.wrote(t.off, t.n)
 	return true, nil
 }
 

@@ -111,15 +111,26 @@ func (w *worker) read(p []byte, off int64) error {
 }
 
 func (w *worker) write(p []byte, off int64) error {
+	if w.queueing {
+		return w.queueOp(disk.Write, off, p, int64(len(p)))
+	}
 	if err := w.e.dst.WriteAt(w.e.io, p, off, 0); err != nil {
 		return targetErr(err)
 	}
-	w.counts.Write.add(int64(len(p)))
-	w.e.journal.wrote(off, int64(len(p)))
+	w.wrote(off, int64(len(p)))
 	return nil
 }
 
+// wrote counts what the target acknowledged.
+func (w *worker) wrote(off, n int64) {
+	w.counts.Write.add(n)
+	w.e.journal.wrote(off, n)
+}
+
 func (w *worker) zero(off, n int64) error {
+	if w.queueing {
+		return w.queueOp(disk.Zero, off, nil, n)
+	}
 	if err := w.e.dst.Zero(w.e.io, off, n, w.e.plan.flags); err != nil {
 		return targetErr(err)
 	}
