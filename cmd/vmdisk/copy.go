@@ -140,8 +140,8 @@ func (f *copyFlags) toTarget(c *cobra.Command, src *disk.Disk, from, to string) 
 	f.options.Progress = p.report
 	stats, err := diskcopy.Copy(c.Context(), t.disk, src, f.options)
 	p.end()
-	touched := stats.Write.Ops+stats.Zero.Ops+stats.Clone.Ops > 0
-	err = t.end(errors.Join(err, t.disk.Close()), touched)
+	begun := len(stats.Phases) > 0 // else the copy was refused before it touched anything
+	err = t.end(errors.Join(err, t.disk.Close()), begun)
 	if f.stats != "" {
 		err = errors.Join(err, writeStats(f.stats, stats))
 	}
@@ -188,6 +188,8 @@ type target struct {
 	final, partial, journal string
 	// resumed: the partial file was left by an earlier copy.
 	resumed bool
+	// named: the user named the journal, and keeps it in any case.
+	named bool
 }
 
 func (f *copyFlags) openTarget(ctx context.Context, from, to string, size int64) (*target, error) {
@@ -198,7 +200,7 @@ func (f *copyFlags) openTarget(ctx context.Context, from, to string, size int64)
 	if src, err := diskurl.Parse(from); err == nil && diskurl.Same(src, u) {
 		return nil, fmt.Errorf("%s is the source itself; choose another target", to)
 	}
-	t := &target{}
+	t := &target{named: f.options.Journal != ""}
 	switch {
 	case diskurl.Creatable(u):
 		t.final, t.partial = u.Path, u.Path+".partial"
@@ -247,14 +249,14 @@ func (f *copyFlags) makePartial(ctx context.Context, u diskurl.URL, partial stri
 }
 
 // end gives a complete new file its name. After a failure it keeps a file that
-// a journal can go on with, and removes another that is new. touched: the target
+// a journal can go on with, and removes another that is new. begun: the target
 // may have changed.
-func (t *target) end(err error, touched bool) error {
+func (t *target) end(err error, begun bool) error {
 	var stopped *diskcopy.InterruptedError
 	switch {
 	case err == nil && t.final != "":
 		return publish(t.partial, t.final)
-	case err == nil, t.resumed, errors.As(err, &stopped) && stopped.Offset > 0:
+	case err == nil, t.resumed, errors.As(err, &stopped) && (stopped.Offset > 0 || t.named):
 		return err
 	}
 	if stopped != nil {
@@ -262,7 +264,7 @@ func (t *target) end(err error, touched bool) error {
 		_ = os.Remove(t.journal)
 	}
 	switch {
-	case t.final == "" && touched:
+	case t.final == "" && begun:
 		return fmt.Errorf("%w; the target %s is incomplete", err, t.disk)
 	case t.final == "":
 		return err
