@@ -3,7 +3,7 @@
 // figure whether the two agree within the noise that fio shows against itself.
 // What a job fixes (I/Os, bytes) must be equal to the digit.
 //
-//	go run ./bench/agree [-rounds 5] [-vmdisk PATH] [-json FILE]
+//	go run ./bench/agree [-rounds 5] [-delay 4ms] [-vmdisk PATH] [-json FILE]
 package main
 
 import (
@@ -46,20 +46,18 @@ var jobs = []struct{ name, options string }{
 	{"4 jobs qd2", "--rw=randread --bs=4k --size=1m --iodepth=2 --numjobs=4 --group_reporting"},
 }
 
-const (
-	delay = "4ms"
-	// tolerance is what counts as equal even where fio happens not to vary.
-	tolerance = 0.02
-)
+// tolerance is what counts as equal even where fio happens not to vary.
+const tolerance = 0.02
 
 func main() {
 	rounds := flag.Int("rounds", 5, "rounds of each job")
+	delay := flag.Duration("delay", 4*time.Millisecond, "time of each operation; more where the machine is busy")
 	bin := flag.String("vmdisk", "", "the vmdisk to measure (default: built from the sources)")
 	out := flag.String("json", "", "write all figures to this file")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *rounds, *bin, *out); err != nil {
+	if err := run(ctx, *rounds, *delay, *bin, *out); err != nil {
 		fmt.Fprintln(os.Stderr, "agree:", err)
 		stop()
 		os.Exit(1)
@@ -77,7 +75,7 @@ type Row struct {
 	Agree      bool
 }
 
-func run(ctx context.Context, rounds int, bin, out string) (err error) {
+func run(ctx context.Context, rounds int, delay time.Duration, bin, out string) (err error) {
 	dir, err := os.MkdirTemp("", "agree")
 	if err != nil {
 		return err
@@ -89,7 +87,7 @@ func run(ctx context.Context, rounds int, bin, out string) (err error) {
 			return fmt.Errorf("build vmdisk: %w\n%s", err, text)
 		}
 	}
-	uri, stop, err := serve(ctx, bin, dir)
+	uri, stop, err := serve(ctx, bin, dir, delay)
 	if err != nil {
 		return err
 	}
@@ -108,13 +106,13 @@ func run(ctx context.Context, rounds int, bin, out string) (err error) {
 			return err
 		}
 	}
-	return show(rows)
+	return show(rows, delay)
 }
 
 // serve starts the delayed disk.
-func serve(ctx context.Context, bin, dir string) (uri string, stop func() error, err error) {
+func serve(ctx context.Context, bin, dir string, delay time.Duration) (uri string, stop func() error, err error) {
 	sock := filepath.Join(dir, "sock")
-	cmd := exec.CommandContext(ctx, bin, "serve", "mem:64M", "--filter", "delay:read="+delay+",write="+delay, "--nbd", "unix:"+sock)
+	cmd := exec.CommandContext(ctx, bin, "serve", "mem:64M", "--filter", fmt.Sprintf("delay:read=%v,write=%v", delay, delay), "--nbd", "unix:"+sock)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if err := cmd.Start(); err != nil {
@@ -238,8 +236,8 @@ func (r *Row) judge() {
 	r.Agree = math.Abs(r.Off) <= max(r.Noise, tolerance) || c.Enough && !c.Differs
 }
 
-func show(rows []*Row) error {
-	t := &report.Table{Title: "vmdisk bench against fio, operations of " + delay, Columns: []report.Column{{Name: "job"}, {Name: "direction"}, {Name: "figure"}, {Name: "fio", Digits: 2}, {Name: "vmdisk", Digits: 2},
+func show(rows []*Row, delay time.Duration) error {
+	t := &report.Table{Title: "vmdisk bench against fio, operations of " + delay.String(), Columns: []report.Column{{Name: "job"}, {Name: "direction"}, {Name: "figure"}, {Name: "fio", Digits: 2}, {Name: "vmdisk", Digits: 2},
 		{Name: "off", Unit: "%", Digits: 2}, {Name: "fio's noise", Unit: "%", Digits: 2}, {Name: "p", Digits: 3}, {Name: "agree"}},
 		Notes: []string{fmt.Sprintf("medians; latencies in µs, bw in MiB/s; they agree if vmdisk's median is no further from fio's than a round of fio's own (or %.0f %%), or the Mann-Whitney test sees no difference; counts must be equal", tolerance*100)}}
 	agree := 0
