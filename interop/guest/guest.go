@@ -20,6 +20,9 @@ import (
 // bootTimeout is generous: an emulated boot takes 3 s on a quiet machine.
 const bootTimeout = 3 * time.Minute
 
+// callTimeout is how long the agent may be silent during an operation.
+const callTimeout = 3 * time.Minute
+
 // Guest is a running guest. Its methods are called one at a time.
 type Guest struct {
 	proc    *peer.Proc
@@ -143,8 +146,8 @@ func (g *Guest) reply() (wire.Reply, error) {
 func (g *Guest) call(ctx context.Context, r wire.Request, step func(int)) (string, error) {
 	g.request++
 	r.ID = g.request
-	_ = g.conn.SetDeadline(time.Time{})
-	stop := context.AfterFunc(ctx, func() { _ = g.conn.SetDeadline(time.Unix(1, 0)) })
+	_ = g.conn.SetDeadline(time.Now().Add(callTimeout))
+	stop := context.AfterFunc(ctx, func() { _ = g.conn.Close() })
 	defer stop()
 	if err := g.out.Encode(r); err != nil {
 		return "", fmt.Errorf("guest: %s: %w", r.Op, err)
@@ -155,6 +158,7 @@ func (g *Guest) call(ctx context.Context, r wire.Request, step func(int)) (strin
 		case err != nil:
 			return "", fmt.Errorf("guest: %s: %w", r.Op, err)
 		case got.Step > 0:
+			_ = g.conn.SetDeadline(time.Now().Add(callTimeout))
 			if step != nil {
 				step(got.Step)
 			}

@@ -19,6 +19,7 @@ const (
 	nbdAttrIndex       = 1
 	nbdAttrSize        = 2
 	nbdAttrBlockSize   = 3
+	nbdAttrTimeout     = 4
 	nbdAttrServerFlags = 5
 	nbdAttrSockets     = 7
 	nbdAttrDeadTimeout = 8
@@ -26,6 +27,10 @@ const (
 	nbdSockItem = 1
 	nbdSockFD   = 1
 )
+
+// requestTimeout in seconds. Without one the kernel never gives up a request
+// that was sent on a connection which then broke: the task waits for ever.
+const requestTimeout = 15
 
 // netlink is a generic netlink socket that knows the family nbd.
 type netlink struct {
@@ -59,6 +64,7 @@ func (n *netlink) connect(index uint32, sock int, e rawnbd.Export, deadSecs int)
 	p := attr32(nil, nbdAttrIndex, index)
 	p = attr64(p, nbdAttrSize, e.Size)
 	p = attr64(p, nbdAttrBlockSize, block)
+	p = attr64(p, nbdAttrTimeout, requestTimeout)
 	p = attr64(p, nbdAttrServerFlags, uint64(e.Flags))
 	if deadSecs > 0 {
 		p = attr64(p, nbdAttrDeadTimeout, uint64(deadSecs))
