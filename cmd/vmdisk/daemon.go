@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -72,6 +73,10 @@ func addTicketFile(s *server.Server, path string) error {
 	return nil
 }
 
+// backEndLimit is how long a request waits for a back end that is gone: the
+// daemon's clients give up after 60 s without an answer, and had better be told.
+const backEndLimit = 20 * time.Second
+
 // openTicket opens tickets' disks as the configuration says. Local files are
 // shared: other tickets of the daemon and other programs of the host may use
 // them, as with the original.
@@ -82,6 +87,6 @@ func openTicket(cfg *server.Config) server.Opener {
 	}
 	return func(ctx context.Context, u *url.URL, write bool) (*disk.Disk, error) {
 		return diskurl.OpenTicket(ctx, u, diskurl.Options{ReadOnly: !write, ForceShare: true, Cache: cfg.BackendFile.Cache,
-			Connections: cfg.Daemon.MaxConnections, TLS: diskurl.TLS{CA: ca}})
+			Connections: cfg.Daemon.MaxConnections, Reconnect: backEndLimit, TLS: diskurl.TLS{CA: ca}})
 	}
 }

@@ -42,6 +42,9 @@ func (d *Driver) Info() disk.Info {
 	f := d.c.Features()
 	in := disk.Info{Size: d.c.Size(), MaxIO: maxIO, Preferred: 4096, Volatile: f.Flush, MultiConn: true,
 		ReadOnly: d.readOnly || !f.Write, ID: "imageio:" + d.c.Name()}
+	if f.ImageID != "" {
+		in.ID = "imageio:" + f.ImageID
+	}
 	if f.Zero {
 		in.Zero = disk.Native
 	}

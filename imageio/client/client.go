@@ -43,6 +43,8 @@ type Features struct {
 	Write, Zero, Flush, Discard, Extents, PagedExtents, Checksum bool
 	// Readers and Writers bound the connections; 0 where the server did not say.
 	Readers, Writers int
+	// ImageID is the same for tickets of one image; empty if the server does not say.
+	ImageID string
 	// UnixSocket is the daemon's socket; NUL first means an abstract name.
 	UnixSocket string
 }
@@ -168,6 +170,7 @@ func (c *Client) options(ctx context.Context) error {
 	var reply struct {
 		Features   []string
 		UnixSocket string `json:"unix_socket"`
+		ImageID    string `json:"image_id"`
 		MaxReaders int    `json:"max_readers"`
 		MaxWriters int    `json:"max_writers"`
 	}
@@ -188,7 +191,7 @@ func (c *Client) options(ctx context.Context) error {
 	has := func(name string) bool { return slices.Contains(reply.Features, name) }
 	c.features = Features{Write: strings.Contains(allow, "PUT"), Zero: has("zero"), Flush: has("flush"), Discard: has("discard"),
 		Extents: has("extents"), PagedExtents: has("extents-paged"), Checksum: has("checksum"),
-		Readers: reply.MaxReaders, Writers: reply.MaxWriters, UnixSocket: reply.UnixSocket}
+		Readers: reply.MaxReaders, Writers: reply.MaxWriters, UnixSocket: reply.UnixSocket, ImageID: reply.ImageID}
 	return nil
 }
 

@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"math"
 	"regexp"
@@ -90,6 +92,9 @@ func optionsImage(c *conn, req *request, w *response, id string) error {
 		}
 		answer["max_readers"] = s.cfg.Daemon.MaxConnections
 		answer["max_writers"] = maxWriters(s.cfg, t, d)
+		if id := imageID(d); s.cfg.Daemon.Extensions && id != "" {
+			answer["image_id"] = id
+		}
 		if s.cfg.Daemon.Extensions && t.mayDiscard(d) {
 			features = append(features[:len(features):len(features)], discardFeature)
 		}
@@ -100,6 +105,18 @@ func optionsImage(c *conn, req *request, w *response, id string) error {
 	answer["features"] = features
 	w.set("allow", allow)
 	return w.sendJSON(answer)
+}
+
+// imageID tells clients whether two tickets are for one image, so that a
+// transfer can be taken up again with a new ticket; it does not tell what the
+// image is.
+func imageID(d *disk.Disk) string {
+	id := d.Info().ID
+	if id == "" {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(id))
+	return hex.EncodeToString(sum[:16])
 }
 
 // maxWriters: the original has one writer on regular files. Ours lock ranges,

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -18,8 +19,10 @@ import (
 	"testing"
 
 	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/driver/mem"
 	"github.com/vmdisk/vmdisk/driver/nbd"
 	"github.com/vmdisk/vmdisk/nbd/client"
+	nbdserver "github.com/vmdisk/vmdisk/nbd/server"
 )
 
 // nbdDaemon offers its tickets over NBD on a unix socket as well.
@@ -228,4 +231,58 @@ func TestNBDConfig(t *testing.T) {
 	if err := (NBDConfig{"unix:/x"}).check(false); err == nil {
 		t.Error("NBD without extensions is accepted")
 	}
+}
+
+// When the NBD server behind a ticket goes away, its transfers fail and others
+// do not; a new connection finds it again.
+func TestNBDBackEndGone(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "sock")
+	image, err := mem.Open(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := func() (stop func()) {
+		s, err := nbdserver.New(nbdserver.Config{Exports: []nbdserver.Export{{Disk: image}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = os.Remove(socket)
+		l, err := net.Listen("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		served := make(chan error, 1)
+		go func() { served <- s.Serve(context.Background(), l) }()
+		return func() {
+			if err := errors.Join(s.Shutdown(context.Background()), <-served); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	d := startDaemonOver(t, nil, func(ctx context.Context, u *url.URL, write bool) (*disk.Disk, error) {
+		if u.Scheme == "file" {
+			return openFile(ctx, u, write)
+		}
+		return nbd.Open(ctx, nbd.Config{Reconnect: nbd.Reconnect{Disabled: true}, Client: client.Config{Network: "unix", Addr: socket}})
+	})
+	good := d.ticket(d.image("good", make([]byte, 4096)), 4096, nil)
+	id := d.ticket("", 1<<20, map[string]any{"url": "nbd:unix:" + socket})
+	get := func(id string, want int) {
+		t.Helper()
+		local := unixClient(d.cfg.Local.Socket) // a new connection: the daemon opens the image anew
+		defer local.CloseIdleConnections()
+		if code, text := d.do(local, "PUT", "http://local/images/"+id, strings.NewReader("data")); code != want {
+			t.Errorf("%d %s, want %d", code, text, want)
+		}
+	}
+	stop := start()
+	get(id, 200)
+	waitFor(t, func() bool { return d.state(id).Connections == 0 })
+	stop()
+	get(id, 500)
+	get(good, 200)
+	waitFor(t, func() bool { return d.state(id).Connections == 0 })
+	stop = start()
+	get(id, 200)
+	stop()
 }
