@@ -22,7 +22,7 @@ func TestFioVerify(t *testing.T) {
 			t.Parallel()
 			s := serve(t, "raw:"+empty(t, 64<<20))
 			argv := append([]string{"fio", "--name=v", "--ioengine=nbd", "--uri=" + s.URI(), "--size=32M", "--verify=crc32c",
-				"--do_verify=1", "--verify_fatal=1", "--output=" + filepath.Join(tempDir(t), "out")}, c.args...)
+				"--do_verify=1", "--verify_fatal=1", "--verify_state_save=0", "--output=" + filepath.Join(tempDir(t), "out")}, c.args...)
 			run(t, argv...)
 			stop(t, s)
 		})
