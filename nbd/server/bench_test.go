@@ -82,6 +82,9 @@ func (h hotRequest) prepare(tb testing.TB, m nbd.Mode) func() {
 // Reads, writes and zeroes allocate nothing, in the reader and on workers. Not
 // parallel: it counts for the whole process.
 func TestNoAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
 	for _, h := range hotRequests {
 		for _, m := range []nbd.Mode{nbd.Simple, nbd.Structured} {
 			t.Run(fmt.Sprint(h.name, "/", m), func(t *testing.T) {

@@ -11,6 +11,9 @@
 // What would block, and every other command, becomes a task on a worker
 // goroutine, which answers by itself.
 //
+// A TLS connection has a goroutine of its own instead, since Go's TLS cannot be
+// polled; it holds no buffer of this package while idle.
+//
 // Memory is bounded by one budget for all connections (see memory). A client
 // that stops reading its replies, or stops in the middle of a write, loses its
 // connection when others wait for the memory it holds, and never otherwise.

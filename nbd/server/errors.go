@@ -65,7 +65,8 @@ func messageOf(e nbd.Errno) string {
 	if e == nbd.ENOTSUP {
 		return "zeroing would not be fast"
 	}
-	if sys, ok := e.Unwrap().(syscall.Errno); ok {
+	var sys syscall.Errno
+	if errors.As(e, &sys) {
 		return sys.Error()
 	}
 	return ""

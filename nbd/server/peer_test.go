@@ -72,19 +72,12 @@ func memDisk(t testing.TB, size int64) *disk.Disk {
 	return d
 }
 
-// wrap puts a changed driver over a RAM disk.
-func wrap(t testing.TB, size int64, change func(disk.Driver) disk.Driver) *disk.Disk {
-	return disk.New(change(new(below).over(memDisk(t, size))), "test")
-}
-
 // below is a driver over a disk; tests embed it and replace methods. It has no
 // optional interface.
 type below struct {
 	d    *disk.Disk
 	info func(*disk.Info)
 }
-
-func (b *below) over(d *disk.Disk) *below { b.d = d; return b }
 
 func (b *below) Info() disk.Info {
 	i := b.d.Info()

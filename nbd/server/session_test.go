@@ -27,7 +27,6 @@ type gated struct {
 	entered chan struct{}
 	gate    chan struct{}
 	flushes atomic.Int32
-	inline  bool
 }
 
 func newGated(t testing.TB, size int64) *gated {
