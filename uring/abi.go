@@ -26,6 +26,7 @@ const (
 
 	registerBuffers     = 0
 	registerFiles       = 2
+	unregisterFiles     = 3
 	registerProbe       = 8
 	registerEnableRings = 12
 

@@ -31,6 +31,7 @@ type Ring struct {
 	fd       int
 	flags    uint32 // setup flags in force
 	disabled bool   // set up with R_DISABLED and not yet enabled
+	files    bool   // RegisterFiles was called
 
 	ring []byte // both rings (IORING_FEAT_SINGLE_MMAP)
 	sqes []byte
@@ -180,6 +181,7 @@ func (r *Ring) RegisterFiles(fds ...int) error {
 	if errno := r.register(registerFiles, unsafe.Pointer(unsafe.SliceData(table)), len(table)); errno != 0 {
 		return fmt.Errorf("io_uring: register %d files: %w", len(fds), errno)
 	}
+	r.files = true
 	return nil
 }
 
@@ -211,6 +213,11 @@ func (r *Ring) Close() {
 	r.wakeMu.Lock()
 	r.closed = true
 	r.wakeMu.Unlock()
+	// The kernel tears a closed ring down later, from a worker; registered files
+	// stay open until then, and with them their locks and a device's O_EXCL.
+	if r.files {
+		r.register(unregisterFiles, nil, 0)
+	}
 	for _, fd := range []int{r.fd, r.wakeFD} {
 		if fd >= 0 {
 			_ = unix.Close(fd) // nothing is written back through it
