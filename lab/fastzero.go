@@ -22,7 +22,7 @@ var fastZero = Experiment{
 	Summary: "copy a half-empty image to a server whose zeroes are instant and to one that writes them, by every strategy",
 	Params: []Param{
 		{"size", "100M", "size of the image, a multiple of 2M: data and holes alternate each MiB"},
-		{"write-delay", "2ms", "time that each write takes on the server"},
+		{"write-delay", "1500us", "time that each write takes on the server"},
 		{"zero-delay", "100us", "time that each zero takes on a server that can zero"},
 		{"queue-depth", "1", "requests in flight"},
 		{"block-status", "both", "off, on, or both, a table each"},
