@@ -30,6 +30,7 @@ test: peers
 # Ours and the peers in turn, medians and CPU per operation.
 bench: peers build
 	go run ./versus
+	go run ./bench/agree -vmdisk bin/vmdisk
 
 lint:
 	go run $(LINT) run ./...

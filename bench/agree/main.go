@@ -87,6 +87,9 @@ func run(ctx context.Context, rounds int, delay time.Duration, bin, out string) 
 			return fmt.Errorf("build vmdisk: %w\n%s", err, text)
 		}
 	}
+	if bin, err = filepath.Abs(bin); err != nil {
+		return err
+	}
 	uri, stop, err := serve(ctx, bin, dir, delay)
 	if err != nil {
 		return err

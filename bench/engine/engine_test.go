@@ -275,6 +275,31 @@ func TestLatencyTarget(t *testing.T) {
 	}
 }
 
+func TestMinimumRate(t *testing.T) {
+	t.Parallel()
+	r := runOn(t, faultyDisk(&faulty{bad: -1, delay: 5 * time.Millisecond}), "[a]\nrw=read\nbs=4k\nsize=1g\nrate_iops=100k\nrate_iops_min=50k\nrate_cycle=300\nruntime=20\ntime_based")
+	if err := r.Jobs[0].Err; err == nil || !strings.Contains(err.Error(), "below rate_iops_min=51200") {
+		t.Errorf("a job of 200 IOPS under rate_iops_min=50k: %v", err)
+	}
+}
+
+func TestSteadyStateEndsJob(t *testing.T) {
+	t.Parallel()
+	r := runOn(t, faultyDisk(&faulty{bad: -1, delay: time.Millisecond}), "[a]\nrw=randread\nbs=4k\nnorandommap\nruntime=60\ntime_based\nss=iops:95%\nss_dur=3s")
+	j := r.Jobs[0]
+	if j.Steady == nil || !j.Steady.Attained || len(j.Steady.IOPS) != 3 || j.Elapsed > 40*time.Second {
+		t.Errorf("steady state: %+v after %v", j.Steady, j.Elapsed)
+	}
+}
+
+func TestExitAll(t *testing.T) {
+	t.Parallel()
+	r := runOn(t, memDisk(t, 1<<20), "[global]\nrw=randread\nbs=4k\nruntime=60\ntime_based\n[long]\n[short]\nruntime=100ms\nexitall\n")
+	if long := r.Jobs[0]; long.Elapsed > 30*time.Second || long.Err != nil {
+		t.Errorf("exitall left a job running for %v (%v)", long.Elapsed, long.Err)
+	}
+}
+
 func TestGroupsAndFiles(t *testing.T) {
 	t.Parallel()
 	opened := map[string]int{}
