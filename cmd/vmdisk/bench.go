@@ -95,7 +95,8 @@ func (b *benchFlags) split(f *pflag.FlagSet, argv []string) (own, fio, files []s
 		takes := func(wants bool) bool {
 			return wants && !strings.Contains(a, "=") && i+1 < len(argv) && !strings.HasPrefix(argv[i+1], "--")
 		}
-		list, wants := &fio, true
+		list := &fio
+		var wants bool
 		switch name, _, _ := strings.Cut(strings.TrimPrefix(a, "--"), "="); {
 		case a == "--":
 			files = append(files, argv[i+1:]...)
