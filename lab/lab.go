@@ -41,7 +41,7 @@ type Options struct {
 }
 
 // experiments in the order of the list.
-var experiments = []Experiment{fastZero}
+var experiments = []Experiment{fastZero, imageioFastZero}
 
 // Experiments lists what Run knows.
 func Experiments() []Experiment { return slices.Clone(experiments) }

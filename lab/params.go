@@ -11,6 +11,15 @@ import (
 	"github.com/vmdisk/vmdisk/diskurl"
 )
 
+// SetError is a parameter that does not exist or has no such value.
+type SetError struct{ Text string }
+
+func (e *SetError) Error() string { return e.Text }
+
+func setErrorf(format string, args ...any) error {
+	return &SetError{fmt.Sprintf(format, args...)}
+}
+
 // params are an experiment's parameters by name. The first value that cannot be
 // read is remembered in err.
 type params struct {
@@ -28,7 +37,7 @@ func (e Experiment) params(set map[string]string) (params, error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(set)) {
 		if _, ok := p.values[name]; !ok {
-			return p, fmt.Errorf("no parameter %q: use one of %s", name, strings.Join(names, ", "))
+			return p, setErrorf("no parameter %q: use one of %s", name, strings.Join(names, ", "))
 		}
 		p.values[name] = set[name]
 	}
@@ -37,7 +46,7 @@ func (e Experiment) params(set map[string]string) (params, error) {
 
 func (p params) fail(name, want string) {
 	if *p.err == nil {
-		*p.err = fmt.Errorf("%s=%s: want %s", name, p.values[name], want)
+		*p.err = setErrorf("%s=%s: want %s", name, p.values[name], want)
 	}
 }
 
@@ -48,6 +57,18 @@ func (p params) number(name string, low, high int64) int64 {
 		p.fail(name, fmt.Sprintf("a number from %d to %d", low, high))
 	}
 	return n
+}
+
+// numbers reads a list of numbers from low to high.
+func (p params) numbers(name string, low, high int64) (list []int64) {
+	for text := range strings.SplitSeq(p.values[name], ",") {
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || n < low || n > high {
+			p.fail(name, fmt.Sprintf("numbers from %d to %d with commas between", low, high))
+		}
+		list = append(list, n)
+	}
+	return list
 }
 
 // size reads a size that is a multiple of unit.
