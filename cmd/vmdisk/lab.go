@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -105,6 +106,9 @@ SVG and PNG.`,
 				o.Log = c.ErrOrStderr()
 			}
 			doc, err := lab.Run(c.Context(), e, o)
+			if set := (*lab.SetError)(nil); errors.As(err, &set) {
+				return usage(err)
+			}
 			if err != nil {
 				return err
 			}
