@@ -46,8 +46,12 @@ var jobs = []struct{ name, options string }{
 	{"4 jobs qd2", "--rw=randread --bs=4k --size=1m --iodepth=2 --numjobs=4 --group_reporting"},
 }
 
-// tolerance is what counts as equal even where fio happens not to vary.
-const tolerance = 0.02
+// tolerance is what counts as equal even where fio happens not to vary. The share
+// of each direction of a mix is drawn: of 512 I/Os 30 % are 154, give or take 21.
+const (
+	tolerance    = 0.02
+	mixTolerance = 0.13
+)
 
 func main() {
 	rounds := flag.Int("rounds", 5, "rounds of each job")
@@ -236,13 +240,17 @@ func (r *Row) judge() {
 		r.Agree = slices.Min(r.Fio) == slices.Max(r.Fio) && slices.Equal(r.Fio, r.Ours)
 		return
 	}
-	r.Agree = math.Abs(r.Off) <= max(r.Noise, tolerance) || c.Enough && !c.Differs
+	allowed := tolerance
+	if strings.HasPrefix(r.Job, "randrw") && (r.Metric == "iops" || r.Metric == "bw") {
+		allowed = mixTolerance
+	}
+	r.Agree = math.Abs(r.Off) <= max(r.Noise, allowed) || c.Enough && !c.Differs
 }
 
 func show(rows []*Row, delay time.Duration) error {
 	t := &report.Table{Title: "vmdisk bench against fio, operations of " + delay.String(), Columns: []report.Column{{Name: "job"}, {Name: "direction"}, {Name: "figure"}, {Name: "fio", Digits: 2}, {Name: "vmdisk", Digits: 2},
 		{Name: "off", Unit: "%", Digits: 2}, {Name: "fio's noise", Unit: "%", Digits: 2}, {Name: "p", Digits: 3}, {Name: "agree"}},
-		Notes: []string{fmt.Sprintf("medians; latencies in µs, bw in MiB/s; they agree if vmdisk's median is no further from fio's than a round of fio's own (or %.0f %%), or the Mann-Whitney test sees no difference; counts must be equal", tolerance*100)}}
+		Notes: []string{fmt.Sprintf("medians; latencies in µs, bw in MiB/s; they agree if vmdisk's median is no further from fio's than a round of fio's own (or %.0f %%; %.0f %% for the drawn shares of a mix), or the Mann-Whitney test sees no difference; counts must be equal", tolerance*100, mixTolerance*100)}}
 	agree := 0
 	for _, r := range rows {
 		div := 1.0
