@@ -18,12 +18,13 @@ const (
 	smallTask = 64 << 10
 )
 
-// isLocal reports whether writes to d are system calls that return at once.
-func isLocal(d *disk.Disk) bool {
+// isLocal reports whether d is a local file in the page cache, whose reads (or, with
+// write, writes too) are system calls that mostly return at once.
+func isLocal(d *disk.Disk, write bool) bool {
 	if d.Size() == 0 {
 		return true
 	}
-	r, ok := d.FileRange(0, min(d.Size(), max(d.Info().Min, 1)), true)
+	r, ok := d.FileRange(0, min(d.Size(), max(d.Info().Min, 1)), write)
 	if ok {
 		r.Release()
 	}

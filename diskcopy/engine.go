@@ -37,6 +37,9 @@ type engine struct {
 	firstErr error
 }
 
+// localDepth is the default queue depth from local file to local file.
+const localDepth = 4
+
 // idle is the offset of a worker that has no task.
 const idle = math.MaxInt64
 
@@ -56,6 +59,10 @@ type worker struct {
 func newEngine(ctx, ioCtx context.Context, dst, src *disk.Disk, o Options) (*engine, error) {
 	e := &engine{ctx: ctx, io: ioCtx, dst: dst, src: src, opt: o, size: src.Size()}
 	e.changed.L = &e.mu
+	local := isLocal(dst, true)
+	if o.autoDepth && local && isLocal(src, false) {
+		o.QueueDepth = localDepth
+	}
 	n := int(min(int64(o.QueueDepth), max(1, (e.size+o.RequestSize-1)/o.RequestSize)))
 	var err error
 	if e.mem, err = mapMemory(int64(n) * o.RequestSize); err != nil {
@@ -69,7 +76,7 @@ func newEngine(ctx, ioCtx context.Context, dst, src *disk.Disk, o Options) (*eng
 		e.workers = append(e.workers, &worker{e: e, at: idle, tasks: make([]task, 0, maxBatch), ext: make([]disk.Extent, 0, 64),
 			buf: e.mem[i*o.RequestSize : (i+1)*o.RequestSize : (i+1)*o.RequestSize]})
 	}
-	e.batching = !isLocal(dst)
+	e.batching = !local
 	e.total.Size, e.total.Strategy = e.size, o.Strategy
 	e.startAt(0)
 	return e, nil

@@ -58,7 +58,8 @@ type Options struct {
 	// 64 MiB. Default 1 MiB.
 	RequestSize int64
 	// QueueDepth is the number of requests in flight, 1 to 1024. Default 8: more
-	// gain nothing up to links of 20 ms, and their buffers do not fit the caches.
+	// gain nothing up to links of 20 ms, and their buffers do not fit the caches. From
+	// local file to local file it is 4, as writers of one file wait for each other.
 	QueueDepth int
 	// SparseSize is the granularity in bytes at which data is searched for zeros: a
 	// power of two from 512 to RequestSize; negative: no search. The default is 4096,
@@ -94,7 +95,7 @@ type Options struct {
 	Progress      func(Progress)
 	ProgressEvery time.Duration
 
-	sample bool // SparseSize was left to us
+	sample, autoDepth bool // SparseSize, QueueDepth were left to us
 }
 
 // Progress is the state of a copy, comparison or checksum.
@@ -119,6 +120,7 @@ var (
 // complete checks the options and fills in the defaults.
 func (o Options) complete() (Options, error) {
 	o.RequestSize = orDefault(o.RequestSize, 1<<20)
+	o.autoDepth = o.QueueDepth == 0
 	o.QueueDepth = orDefault(o.QueueDepth, 8)
 	o.sample = o.SparseSize == 0
 	o.SparseSize = orDefault(o.SparseSize, min(4096, o.RequestSize))
