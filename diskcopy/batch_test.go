@@ -80,6 +80,9 @@ func TestBatchFaults(t *testing.T) {
 
 // TestBatchAllocations is TestAllocations for batches.
 func TestBatchAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("allocations are not counted under the race detector")
+	}
 	src := scattered(t, 50_000)
 	o, err := Options{Strategy: ZeroEach, QueueDepth: 1}.complete()
 	if err != nil {

@@ -141,6 +141,9 @@ func (s *sink) Zero(context.Context, int64, int64, disk.Flags) error     { retur
 
 // TestAllocations: planning, reading, searching and writing allocate nothing.
 func TestAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("allocations are not counted under the race detector")
+	}
 	src, dst := striped(t), memDisk(t, 100*mib)
 	for _, o := range []Options{{}, {Strategy: ZeroEach}, {Strategy: Write}} {
 		o, err := o.complete()

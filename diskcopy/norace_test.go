@@ -1,0 +1,5 @@
+//go:build !race
+
+package diskcopy
+
+const raceEnabled = false
