@@ -17,6 +17,7 @@ var packages = map[string]string{
 	"losetup":            "mount",
 	"mke2fs":             "e2fsprogs",
 	"mkfs.xfs":           "xfsprogs",
+	"curl":               "curl",
 	"mount":              "mount",
 	"nbd-client":         "nbd-client",
 	"nbdcopy":            "libnbd-bin",
