@@ -127,8 +127,11 @@ func (d *Driver) Inspect(context.Context) ([]disk.Attr, error) {
 	}, nil
 }
 
-// Client is the session below, for what is not a disk's business (checksums).
-func (d *Driver) Client() *client.Client { return d.c }
+// Sum has the server digest its image; see diskcopy.Summer.
+func (d *Driver) Sum(ctx context.Context, algorithm string, blockSize int64) (string, error) {
+	sum, err := d.c.Checksum(ctx, algorithm, blockSize)
+	return sum.Checksum, explain(err)
+}
 
 // Close ends the session.
 func (d *Driver) Close() error { return d.c.Close() }

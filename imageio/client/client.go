@@ -324,7 +324,7 @@ func (c *Client) once(ctx context.Context, k *call, f func(*answer) error) (err 
 			return errHandled{fmt.Errorf("%w: name the CA that signed the server's certificate", err)}
 		}
 		if err != nil {
-			return err
+			return afterDeadline(ctx, err)
 		}
 		slot = newConn(nc, c.plain, c.cfg.Timeout)
 	}
@@ -342,6 +342,15 @@ func (c *Client) once(ctx context.Context, k *call, f func(*answer) error) (err 
 	}
 	if ctx.Err() != nil && slot.spent && err != nil {
 		return ctx.Err()
+	}
+	return err
+}
+
+// afterDeadline is err, or the context's error where that is what err comes from: a
+// dialer notices the deadline a moment before the context does.
+func afterDeadline(ctx context.Context, err error) error {
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		return errHandled{context.DeadlineExceeded}
 	}
 	return err
 }

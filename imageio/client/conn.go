@@ -25,11 +25,13 @@ const (
 
 // conn is one connection; it serves one request at a time.
 type conn struct {
-	nc    *timedConn
-	raw   syscall.RawConn // nil under TLS
-	r     *bufio.Reader
-	head  []byte
-	spent bool // the server will close it, or the stream is out of step
+	nc   *timedConn
+	raw  syscall.RawConn // nil under TLS
+	r    *bufio.Reader
+	head []byte
+	// timeout is the usual one of a send or receive.
+	timeout time.Duration
+	spent   bool // the server will close it, or the stream is out of step
 }
 
 // timedConn gives every receive and send its own time limit, and can be
@@ -69,7 +71,7 @@ func (t *timedConn) interrupt() {
 
 func newConn(nc net.Conn, plain bool, timeout time.Duration) *conn {
 	timed := &timedConn{Conn: nc, timeout: timeout}
-	c := &conn{nc: timed, r: bufio.NewReaderSize(timed, 16<<10)}
+	c := &conn{nc: timed, timeout: timeout, r: bufio.NewReaderSize(timed, 16<<10)}
 	if sc, ok := nc.(syscall.Conn); ok && plain {
 		c.raw, _ = sc.SyscallConn()
 	}
@@ -82,6 +84,7 @@ type call struct {
 	headers      []string // "name: value"
 	body         []byte
 	file         *fileBody
+	timeout      time.Duration // more than the usual one without progress; 0: that
 }
 
 // fileBody is a body that the kernel takes from a file.
@@ -101,6 +104,7 @@ type answer struct {
 
 // roundTrip sends a request and reads the head of the answer.
 func (c *conn) roundTrip(host string, k *call) (a *answer, err error) {
+	c.nc.timeout = max(c.timeout, k.timeout)
 	if err := c.send(host, k); err != nil {
 		if errors.Is(err, errSendfile.error) {
 			return nil, err

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"sort"
 	"strconv"
+	"time"
 )
 
 // ReadAt fills p from offset off of the image.
@@ -226,6 +227,9 @@ type Checksum struct {
 	Checksum  string `json:"checksum"`
 }
 
+// checksumTimeout: the server is silent until it has read the whole image.
+const checksumTimeout = 24 * time.Hour
+
 // Checksum asks for the digest of the whole image; algorithm "" and blockSize 0
 // leave the choice to the server.
 func (c *Client) Checksum(ctx context.Context, algorithm string, blockSize int64) (sum Checksum, err error) {
@@ -239,6 +243,6 @@ func (c *Client) Checksum(ctx context.Context, algorithm string, blockSize int64
 	if blockSize != 0 {
 		q.Set("block_size", strconv.FormatInt(blockSize, 10))
 	}
-	err = c.do(ctx, &call{method: "GET", path: "/checksum?" + q.Encode()}, func(a *answer) error { return decode(a, 200, &sum) })
+	err = c.do(ctx, &call{method: "GET", path: "/checksum?" + q.Encode(), timeout: checksumTimeout}, func(a *answer) error { return decode(a, 200, &sum) })
 	return sum, err
 }

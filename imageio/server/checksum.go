@@ -44,9 +44,9 @@ func getChecksum(c *conn, req *request, w *response, id string) error {
 	}
 	c.svc.log.info("checksum", "[%s] CHECKSUM ticket=%s transfer=%s algorithm=%s block_size=%d", c.client, logID(id), t.spec.TransferID, algorithm, block)
 	var sum diskcopy.Digest
-	err = c.run(t, "checksum", 0, func(ctx context.Context, op *operation) error {
-		sum, err = diskcopy.Checksum(ctx, d, diskcopy.ChecksumOptions{Algorithm: algorithm, BlockSize: block,
-			Progress: func(p diskcopy.Progress) { op.done.Store(p.Done) }})
+	// What is read for it is not transferred, so it does not count in op.
+	err = c.run(t, "checksum", 0, func(ctx context.Context, _ *operation) error {
+		sum, err = diskcopy.Checksum(ctx, d, diskcopy.ChecksumOptions{Algorithm: algorithm, BlockSize: block})
 		return err
 	})
 	if err != nil {

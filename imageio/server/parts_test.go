@@ -234,3 +234,18 @@ func FuzzRanges(f *testing.F) {
 		}
 	})
 }
+
+func FuzzPatch(f *testing.F) {
+	f.Add([]byte(`{"op":"zero","size":4096,"offset":99999999999999999999,"flush":true}`))
+	f.Add([]byte(`{"op":["zero"],"size":1e3,"offset":-1,"flush":"y"}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var m patchMessage
+		req := &request{body: body{r: bufio.NewReader(bytes.NewReader(text)), left: int64(len(text))}}
+		if req.readJSON(&m) != nil {
+			return
+		}
+		if off, n, _, err := m.zero(); err == nil && (off < 0 || n < 0) {
+			t.Errorf("%s zeroes %d bytes at %d", text, n, off)
+		}
+	})
+}
