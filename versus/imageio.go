@@ -22,8 +22,10 @@ func imageioCases() []Case {
 }
 
 // Daemon starts a transfer daemon that ends with the case.
-func (e *Env) Daemon(tls bool) (*peer.Daemon, error) {
-	d, err := peer.StartDaemon(e.Bin, e.Dir, tls, "")
+func (e *Env) Daemon(tls bool) (*peer.Daemon, error) { return e.daemonWith(tls, "") }
+
+func (e *Env) daemonWith(tls bool, conf string) (*peer.Daemon, error) {
+	d, err := peer.StartDaemon(e.Bin, e.Dir, tls, conf)
 	if err == nil {
 		e.Defer(func() error { d.Kill(); return nil })
 	}
@@ -252,7 +254,7 @@ func throttledUpload() Case {
 			if err != nil {
 				return nil, err
 			}
-			d, err := e.Daemon(true)
+			d, err := e.daemonWith(true, "[backend_file]\ncache = none\n") // the default
 			if err != nil {
 				return nil, err
 			}

@@ -27,7 +27,7 @@ func spread(path string, size int64, percent int) error {
 		return err
 	}
 	const unit = 4 << 20
-	block := make([]byte, unit*int64(percent)/100)
+	block := make([]byte, unit*int64(percent)/100&^4095)
 	for i := range block {
 		block[i] = byte(i*7 + i>>8)
 	}

@@ -254,7 +254,7 @@ func (c *conn) sendFile(fd int, off, n int64, done *atomic.Int64) error {
 }
 
 // bufferSize is the piece in which images are received and sent: two of them
-// per transfer keep storage and socket busy at once, in 1 MiB.
-const bufferSize = 512 << 10
+// per transfer keep storage and socket busy at once, in half a MiB.
+const bufferSize = 256 << 10
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
