@@ -169,7 +169,6 @@ func (c *conn) more(ws *workspace, n int) error {
 	if ws.w >= n {
 		return nil
 	}
-	c.wrote = false
 	got, err := c.t.fill(ws.in[ws.w:], n-ws.w)
 	ws.w += got
 	return err
@@ -178,7 +177,6 @@ func (c *conn) more(ws *workspace, n int) error {
 // room makes room for n bytes of reply.
 func (c *conn) room(ws *workspace, n int) error {
 	if len(ws.out) >= flushAt || len(ws.out)+n > cap(ws.out) {
-		c.wrote = false
 		return c.out.flush(ws)
 	}
 	return nil

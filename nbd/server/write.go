@@ -35,7 +35,6 @@ func (c *conn) write(ws *workspace, r *nbd.Request) error {
 	data := ws.in[ws.r : ws.r+n]
 	ws.r += n
 	if done, err := c.writeInline(ws, r, data); done {
-		c.wrote = true
 		return err
 	}
 	t := c.newTask(r)
@@ -52,11 +51,12 @@ func (c *conn) writeInline(ws *workspace, r *nbd.Request, data []byte) (done boo
 	if c.slow {
 		return false, nil
 	}
-	f := diskFlags(r)
+	f, start := diskFlags(r), time.Now()
 	err = c.exp.Disk.TryWrite(data, int64(r.Offset), f)
 	if err == disk.ErrWouldBlock {
 		return false, nil
 	}
+	c.wrote, c.longest = true, max(c.longest, time.Since(start))
 	c.exp.count(r)
 	if err == nil {
 		return true, c.answer(ws, r, nbd.OK, "")
@@ -69,12 +69,10 @@ func (c *conn) writeInline(ws *workspace, r *nbd.Request, data []byte) (done boo
 // even when more requests wait: the data is in this processor's cache, and
 // handing it to a worker brought 0.7x the rate at 256 KiB.)
 func (c *conn) writeOrStart(ws *workspace, t *task) error {
-	start := time.Now()
 	done, err := c.writeInline(ws, &t.r, t.data)
 	if !done {
 		return c.start(ws, t)
 	}
-	c.watch(start)
 	t.drop()
 	return err
 }
