@@ -41,7 +41,7 @@ func benchCases() []Case {
 func (l benchLoad) contenders(e *Env) ([]Contender, error) {
 	ours, theirs := "null:100G", "--size=100g"
 	if !strings.Contains(l.name, "null") {
-		image, err := fullDisk(e, 0)
+		image, err := fullDisk(e)
 		if err != nil {
 			return nil, err
 		}

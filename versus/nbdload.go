@@ -145,34 +145,37 @@ func loadCase(l load, goals []Goal, short bool) Case {
 	}
 }
 
-// fullDisk is the i-th page-cached file that servers serve.
-func fullDisk(e *Env, i int) (string, error) {
-	return e.Shared(fmt.Sprintf("disk%d", i), func(path string) error { return filled(path, diskSize) })
+// fullDisk is the page-cached file that servers serve.
+func fullDisk(e *Env) (string, error) {
+	return e.Shared("disk", func(path string) error { return filled(path, diskSize) })
 }
 
-// fileServers starts ours, nbdkit and qemu-nbd, each on a file of its own.
+// fileServers are ours, nbdkit and qemu-nbd, each started for each run, since
+// all serve the same file: what a cached 4 KiB write costs the kernel differed
+// fourfold between two files of equal size and content, by the sizes of the
+// folios that their page caches happened to be made of.
 func fileServers(e *Env, l load) ([]Contender, error) {
-	starts := []struct {
-		name  string
-		start func(image string) (*peer.Server, error)
-	}{
-		{oursName, func(image string) (*peer.Server, error) { return e.Our("raw:" + image) }},
-		{"nbdkit file", func(image string) (*peer.Server, error) { return e.Nbdkit("file", image) }},
-		{"qemu-nbd", func(image string) (*peer.Server, error) { return e.Qemu("-f", "raw", image) }},
+	image, err := fullDisk(e)
+	if err != nil {
+		return nil, err
 	}
-	var list []Contender
-	for i, st := range starts {
-		image, err := fullDisk(e, i)
+	return []Contender{
+		servedBy(oursName, l, e, func() (*peer.Server, error) { return e.Our("raw:" + image) }),
+		servedBy("nbdkit file", l, e, func() (*peer.Server, error) { return e.Nbdkit("file", image) }),
+		servedBy("qemu-nbd", l, e, func() (*peer.Server, error) { return e.Qemu("-f", "raw", image) }),
+	}, nil
+}
+
+// servedBy runs the load against a server that lives for one run.
+func servedBy(name string, l load, e *Env, start func() (*peer.Server, error)) Contender {
+	return Contender{Name: name, Run: func(ctx context.Context, round int) (Sample, error) {
+		s, err := start()
 		if err != nil {
-			return nil, err
+			return Sample{}, err
 		}
-		s, err := st.start(image)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, loadOn(st.name, l, e, s))
-	}
-	return list, nil
+		defer s.Kill()
+		return loadOn(name, l, e, s).Run(ctx, round)
+	}}
 }
 
 func loadOn(name string, l load, e *Env, s *peer.Server) Contender {
@@ -219,7 +222,7 @@ func idleCase() Case {
 		Goals: []Goal{atMost(64 << 20)},
 		What:  "peak resident memory with 1,000 idle connections, while 4 jobs read 4 KiB at depth 64, then 1 MiB at depth 16",
 		Prepare: func(ctx context.Context, e *Env) ([]Contender, error) {
-			image, err := fullDisk(e, 0)
+			image, err := fullDisk(e)
 			if err != nil {
 				return nil, err
 			}
