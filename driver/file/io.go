@@ -34,7 +34,7 @@ func (f *File) WriteAt(ctx context.Context, p []byte, off int64, fl disk.Flags) 
 	if f.opts.Cache.direct() {
 		return f.writeDirect(p, off, f.rwf(fl))
 	}
-	return writeFull(f.fd, p, off, f.rwf(fl))
+	return f.writeCached(p, off, f.rwf(fl))
 }
 
 // rwf translates flags for pwritev2. In the cache modes that make every write
@@ -60,6 +60,25 @@ func readFull(fd int, p []byte, off int64) error {
 		p, off = p[n:], off+int64(n)
 	}
 	return nil
+}
+
+// cachedStep bounds one write into the page cache. The kernel makes the folios
+// of a new range as large as the write: at 1 MiB a copy into a new ext4 file cost
+// 1.6 to 4.6 s of system time where 256 KiB cost 0.7.
+const cachedStep = 256 << 10
+
+// writeCached is writeFull in steps, where each write need not be durable.
+func (f *File) writeCached(p []byte, off int64, rwf int) error {
+	if rwf != 0 {
+		return writeFull(f.fd, p, off, rwf)
+	}
+	for len(p) > cachedStep {
+		if err := writeFull(f.fd, p[:cachedStep], off, 0); err != nil {
+			return err
+		}
+		p, off = p[cachedStep:], off+cachedStep
+	}
+	return writeFull(f.fd, p, off, 0)
 }
 
 func writeFull(fd int, p []byte, off int64, rwf int) error {
@@ -189,7 +208,7 @@ func (f *File) TryWrite(p []byte, off int64, fl disk.Flags) error {
 	f.changing()
 	defer f.changed()
 	if f.writesPlain.Load() {
-		return writeFull(f.fd, p, off, 0)
+		return f.writeCached(p, off, 0)
 	}
 	n, err := uring.Pwrite2(f.fd, p, off, unix.RWF_NOWAIT)
 	switch {
@@ -200,7 +219,7 @@ func (f *File) TryWrite(p []byte, off int64, fl disk.Flags) error {
 		return nil
 	case err == unix.EOPNOTSUPP:
 		f.writesPlain.Store(true)
-		return writeFull(f.fd, p, off, 0)
+		return f.writeCached(p, off, 0)
 	case f.misses.Add(1) >= uselessAfter:
 		f.writesPlain.Store(true)
 	}
