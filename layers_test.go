@@ -40,10 +40,11 @@ var components = map[string]int{
 	"vhost":          -20,
 	"uring":          -20,
 	"report":         -20,
+	"suggest":        -20,
 }
 
 // leaves do not know the disk contract.
-var leaves = []string{"nbd", "nbd/client", "vhost", "vhost/frontend", "imageio/client", "uring", "report"}
+var leaves = []string{"nbd", "nbd/client", "vhost", "vhost/frontend", "imageio/client", "uring", "report", "suggest"}
 
 // singletons are the components whose every folder is one of its own: a driver
 // does not know another driver, nor a filter another filter.

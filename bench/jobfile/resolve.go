@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/vmdisk/vmdisk/suggest"
 )
 
 // defaults is a job as fio sees it before any option.
@@ -151,7 +153,7 @@ func (r *resolver) setting(a *applier, st Setting) error {
 	name := canonical(st.Name)
 	o, ok := options[name]
 	if !ok {
-		return errAt(st.Pos, "unknown option %q%s", st.Name, suggest(st.Name))
+		return errAt(st.Pos, "unknown option %q%s", st.Name, suggested(st.Name))
 	}
 	switch {
 	case o.refuse != "":
@@ -269,40 +271,11 @@ func inDirectory(dirs string, names []string, clone int) []string {
 	return out
 }
 
-// suggest names the nearest option.
-func suggest(name string) string {
-	best, dist := "", 4
-	for o := range maps.Keys(options) {
-		if d := distance(name, o); d < dist || d == dist && o < best {
-			best, dist = o, d
-		}
-	}
-	if best == "" || dist > (len(name)+1)/2 {
+// suggested names the nearest option.
+func suggested(name string) string {
+	best := suggest.Nearest(name, slices.Sorted(maps.Keys(options)))
+	if best == "" {
 		return ""
 	}
 	return fmt.Sprintf(" (did you mean %s?)", best)
-}
-
-// distance is Levenshtein's; names are short, a longer one is far from all.
-func distance(a, b string) int {
-	if len(a) > 64 || len(b) > 64 {
-		return 64
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		prev := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := prev
-			if a[i] != b[j] {
-				cost++
-			}
-			prev = row[j+1]
-			row[j+1] = min(cost, row[j]+1, prev+1)
-		}
-	}
-	return row[len(b)]
 }
