@@ -196,3 +196,12 @@ func splitDirs(s, seps string) []string {
 
 func noted(why string) option   { return option{note: why, bare: true} }
 func refused(why string) option { return option{refuse: why, bare: true} }
+
+// Canonical returns an option's first name for a second one (bs for blocksize),
+// and whether it is an option at all: one with an effect, one that is accepted
+// with a note, or one that is refused with a reason.
+func Canonical(name string) (string, bool) {
+	name = canonical(name)
+	_, known := options[name]
+	return name, known
+}

@@ -279,3 +279,17 @@ func suggested(name string) string {
 	}
 	return fmt.Sprintf(" (did you mean %s?)", best)
 }
+
+// CheckOption reports whether one option can have a value, as far as that can be
+// said without the rest of its job.
+func CheckOption(name, value string) error {
+	r := resolver{p: &Parser{}, told: map[string]bool{}}
+	job := defaults()
+	a := applier{reader: reader{kbBase: 1024}, job: &job, set: map[string]bool{}}
+	err := r.setting(&a, Setting{Name: name, Value: value, HasValue: true})
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Err
+	}
+	return err
+}

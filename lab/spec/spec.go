@@ -27,6 +27,13 @@ type Spec struct {
 	// Options are fio options that win over every workload's own, NAME=VALUE; what
 	// --set gives that is neither a field nor an axis.
 	Options []string
+	// Fixed are axes with one value in all sweeps: the file's "set".
+	Fixed []Value
+	// Devices are what backing=device stands for: block devices of the user, or PCI
+	// addresses for devices of guests that take one. Their content is lost.
+	Devices []string
+
+	at map[string]Pos // where fields were given, by path, for messages
 }
 
 // Guest is the virtual machine of each node.
@@ -70,7 +77,9 @@ type Workload struct {
 	// Precondition is none, fill (every block written once), or steady (filled
 	// twice, then written until the rate is steady).
 	Precondition string
-	Pos          string // FILE:LINE, for messages
+	Pos          Pos
+
+	job jobOrigin
 }
 
 // Sweep is one matrix: every combination of the values of its axes, with every
@@ -83,15 +92,19 @@ type Sweep struct {
 	Nodes     int    // 0 is the experiment's
 	Workloads []string
 	Axes      []Axis
+	// Fixed are axes with one value in this sweep; they win over the experiment's.
+	Fixed []Value
 	// Exclude are combinations that are left out.
 	Exclude []map[string]string
-	Options []string // fio options, NAME=VALUE
+	Options []string // fio options, NAME=VALUE; they win over the experiment's
+	Pos     Pos
 }
 
-// Axis is a name and its values, as the file has them.
+// Axis is a name and its values in their shortest form.
 type Axis struct {
 	Name   string
 	Values []string
+	Pos    Pos
 }
 
 // Cell is one combination: what is measured Repeats times.
@@ -106,8 +119,15 @@ type Cell struct {
 	// Varied are the axes of the sweep with this cell's values, in the file's order.
 	Varied []Value
 	Setup  Setup
-	// Options are fio options that win over the workload's own, NAME=VALUE.
+	// FileSystem is what the workload finds on its disk: none, or the name of what is
+	// mounted for it. Host clients use the disk itself, whatever is on it.
+	FileSystem string
+	// Options are fio options that win over the workload's own, NAME=VALUE, each name
+	// once; those of the axes bs, iodepth, numjobs and rw are among them.
 	Options []string
+	// Impossible says why the combination cannot be, on whatever host; "" if it can.
+	// Such a cell is listed and never run.
+	Impossible string
 }
 
 // Value is one axis with one value.
@@ -129,7 +149,8 @@ type Setup struct {
 	//   lvm        an LVM volume with a copy; lvm-snapshot, lvm-thin: clones
 	//   zvol       a ZFS volume with a copy; zvol-clone: a clone of a snapshot
 	//   device:PATH  a block device that the user gives (its content is lost); with
-	//              several nodes a list with ";"
+	//              several nodes a list with ";". In files also without PATH: as many
+	//              of Spec.Devices as there are nodes. A cell's Setup has the PATH.
 	//   url:URL    any disk URL of vmdisk, host clients only
 	Backing string
 	HostFS  string // "host-fs": here, xfs, ext4, btrfs: the file system that files lie on
