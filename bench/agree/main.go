@@ -1,7 +1,8 @@
 // Command agree runs a set of jobs with fio and with vmdisk bench in turn, on the
 // same served disk whose operations take a fixed time, and says for each job and
 // figure whether the two agree within the noise that fio shows against itself.
-// What a job fixes (I/Os, bytes) must be equal to the digit.
+// I/Os and bytes of each direction must be equal to the digit, also where they are
+// drawn: the draws are fio's own.
 //
 //	go run ./bench/agree [-rounds 5] [-delay 4ms] [-vmdisk PATH] [-json FILE]
 package main
@@ -24,6 +25,7 @@ import (
 	"time"
 
 	"github.com/vmdisk/vmdisk/bench"
+	"github.com/vmdisk/vmdisk/bench/jobfile"
 	"github.com/vmdisk/vmdisk/bench/result"
 	"github.com/vmdisk/vmdisk/bench/stat"
 	"github.com/vmdisk/vmdisk/report"
@@ -46,12 +48,8 @@ var jobs = []struct{ name, options string }{
 	{"4 jobs qd2", "--rw=randread --bs=4k --size=1m --iodepth=2 --numjobs=4 --group_reporting"},
 }
 
-// tolerance is what counts as equal even where fio happens not to vary. The share
-// of each direction of a mix is drawn: of 512 I/Os 30 % are 154, give or take 21.
-const (
-	tolerance    = 0.02
-	mixTolerance = 0.13
-)
+// tolerance is what counts as equal even where fio happens not to vary.
+const tolerance = 0.02
 
 func main() {
 	rounds := flag.Int("rounds", 5, "rounds of each job")
@@ -103,7 +101,6 @@ func run(ctx context.Context, rounds int, delay time.Duration, bin, out string) 
 	if err != nil {
 		return err
 	}
-	rows = slices.DeleteFunc(rows, func(r *Row) bool { return !r.fixed() })
 	if out != "" {
 		b, err := json.MarshalIndent(rows, "", "  ")
 		if err != nil {
@@ -185,22 +182,30 @@ func loadAll(file string) ([]result.Cell, error) {
 	if err != nil {
 		return nil, err
 	}
+	type counts struct {
+		IOs   float64 `json:"total_ios"`
+		Bytes float64 `json:"io_bytes"`
+	}
 	var r struct {
-		Jobs []struct {
-			Read, Write struct {
-				IOs   float64 `json:"total_ios"`
-				Bytes float64 `json:"io_bytes"`
-			}
-		} `json:"jobs"`
+		Jobs []struct{ Read, Write counts } `json:"jobs"`
 	}
 	if err := json.Unmarshal(data[bytes.IndexByte(data, '{'):], &r); err != nil {
 		return nil, err
 	}
-	var ios, total float64
+	var sum [2]counts
 	for _, j := range r.Jobs {
-		ios, total = ios+j.Read.IOs+j.Write.IOs, total+j.Read.Bytes+j.Write.Bytes
+		for d, c := range [...]counts{j.Read, j.Write} {
+			sum[d].IOs += c.IOs
+			sum[d].Bytes += c.Bytes
+		}
 	}
-	return append(cells, result.Cell{Job: "j", Dir: "all", Metric: "I/Os", Values: []float64{ios}}, result.Cell{Job: "j", Dir: "all", Metric: "bytes", Values: []float64{total}}), nil
+	for d, c := range sum {
+		if c.IOs > 0 {
+			dir := jobfile.DirNames[d]
+			cells = append(cells, result.Cell{Job: "j", Dir: dir, Metric: "I/Os", Values: []float64{c.IOs}}, result.Cell{Job: "j", Dir: dir, Metric: "bytes", Values: []float64{c.Bytes}})
+		}
+	}
+	return cells, nil
 }
 
 func add(rows []*Row, job string, cells []result.Cell, fio bool) []*Row {
@@ -222,10 +227,6 @@ func add(rows []*Row, job string, cells []result.Cell, fio bool) []*Row {
 // exact reports whether the figure is a count.
 func (r *Row) exact() bool { return r.Metric == "bytes" || r.Metric == "I/Os" }
 
-// fixed is false for counts that a draw of block sizes decides, differently with
-// each generator of random numbers.
-func (r *Row) fixed() bool { return !r.exact() || !strings.HasPrefix(r.Job, "bssplit") }
-
 func (r *Row) judge() {
 	c := stat.Compare(r.Fio, r.Ours)
 	r.P = -1
@@ -240,17 +241,13 @@ func (r *Row) judge() {
 		r.Agree = slices.Min(r.Fio) == slices.Max(r.Fio) && slices.Equal(r.Fio, r.Ours)
 		return
 	}
-	allowed := tolerance
-	if strings.HasPrefix(r.Job, "randrw") && (r.Metric == "iops" || r.Metric == "bw") {
-		allowed = mixTolerance
-	}
-	r.Agree = math.Abs(r.Off) <= max(r.Noise, allowed) || c.Enough && !c.Differs
+	r.Agree = math.Abs(r.Off) <= max(r.Noise, tolerance) || c.Enough && !c.Differs
 }
 
 func show(rows []*Row, delay time.Duration) error {
 	t := &report.Table{Title: "vmdisk bench against fio, operations of " + delay.String(), Columns: []report.Column{{Name: "job"}, {Name: "direction"}, {Name: "figure"}, {Name: "fio", Digits: 2}, {Name: "vmdisk", Digits: 2},
 		{Name: "off", Unit: "%", Digits: 2}, {Name: "fio's noise", Unit: "%", Digits: 2}, {Name: "p", Digits: 3}, {Name: "agree"}},
-		Notes: []string{fmt.Sprintf("medians; latencies in µs, bw in MiB/s; they agree if vmdisk's median is no further from fio's than a round of fio's own (or %.0f %%; %.0f %% for the drawn shares of a mix), or the Mann-Whitney test sees no difference; counts must be equal", tolerance*100, mixTolerance*100)}}
+		Notes: []string{fmt.Sprintf("medians; latencies in µs, bw in MiB/s; they agree if vmdisk's median is no further from fio's than a round of fio's own (or %.0f %%), or the Mann-Whitney test sees no difference; counts must be equal", tolerance*100)}}
 	agree := 0
 	for _, r := range rows {
 		div := 1.0

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/bits"
+	"slices"
 	"time"
 
 	"github.com/vmdisk/vmdisk/bench/gen"
@@ -114,7 +115,7 @@ func (w *worker) choose() (held int64, err error) {
 		w.ending = true
 		return 0, nil
 	}
-	dir, intended, held := w.rate.pick(t.stream.Dir(), w.now)
+	dir, intended, held := w.rate.pick(w.draws.Dir(), w.now)
 	if held > 0 {
 		return held, nil
 	}
@@ -133,6 +134,7 @@ func (w *worker) choose() (held int64, err error) {
 			return 0, err
 		}
 	}
+	w.draws.Issued(dir)
 	w.rate.issued(dir, n)
 	w.prepare(t, dir, off, n, intended)
 	w.bytes += n
@@ -148,18 +150,17 @@ func (w *worker) passOver(t *target) {
 		return
 	}
 	t.ended = true
+	w.draws.Drop()
 }
 
 // pickTarget chooses the file of the next I/O.
 func (w *worker) pickTarget() *target {
+	if w.job.FileService == "random" {
+		return w.drawTarget()
+	}
 	for range w.targets {
 		t := w.targets[w.next%len(w.targets)]
-		switch w.job.FileService {
-		case "sequential":
-			if t.ended {
-				w.next++
-			}
-		default:
+		if w.job.FileService != "sequential" || t.ended {
 			w.next++
 		}
 		if !t.ended {
@@ -167,6 +168,18 @@ func (w *worker) pickTarget() *target {
 		}
 	}
 	return nil
+}
+
+// drawTarget draws until it meets a file that is not ended.
+func (w *worker) drawTarget() *target {
+	if !slices.ContainsFunc(w.targets, func(t *target) bool { return !t.ended }) {
+		return nil
+	}
+	for {
+		if t := w.targets[w.draws.File(len(w.targets))]; !t.ended {
+			return t
+		}
+	}
 }
 
 // prepare fills a unit and appends its operation.

@@ -129,6 +129,7 @@ func (r *runState) release(key diskKey) error {
 // open prepares and opens the worker's files and settles their regions.
 func (w *worker) open(ctx context.Context) error {
 	names := w.run.names(w.job)
+	w.draws = gen.NewDraws(w.job, w.seed(0))
 	for i, name := range names {
 		if w.fake() && w.needs(1) == 0 {
 			return errors.New("ioengine=null without --disk needs size= in bytes")
@@ -150,7 +151,7 @@ func (w *worker) open(ctx context.Context) error {
 		if err := w.region(t, len(names)); err != nil {
 			return fmt.Errorf("%s: %w", d, err)
 		}
-		t.stream = gen.NewStream(w.job, t.start, t.size, w.seed(uint64(i)))
+		t.stream = gen.NewStream(w.job, t.start, t.size, w.draws, w.job.Filenames[i])
 		w.total += t.size
 	}
 	return w.limits()
@@ -243,7 +244,7 @@ func (w *worker) limits() error {
 		w.limit = j.IOSize.Bytes
 	}
 	for d := range jobfile.Dirs {
-		if j.Mode.Has(d) {
+		if j.Mode.Has(d) || j.BSIsSeqRand && d != jobfile.Trim {
 			w.bufSize = max(w.bufSize, j.MaxBS[d])
 		}
 	}
@@ -268,7 +269,7 @@ func (w *worker) closeFiles() error {
 // randrepeat=0.
 func (w *worker) seed(file uint64) uint64 {
 	base := w.job.RandSeed
-	if !w.job.RandRepeat {
+	if !w.job.RandRepeat && !w.job.RandSeedGiven {
 		base = uint64(w.run.start.UnixNano())
 	}
 	return base + uint64(w.job.Number)*0x9e3779b97f4a7c15 + file*0x632be59bd9b4e019

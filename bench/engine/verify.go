@@ -117,11 +117,13 @@ func (w *worker) simulate() {
 		if t == nil {
 			return
 		}
-		off, n, ok := t.stream.Next(t.stream.Dir())
+		dir := w.draws.Dir()
+		off, n, ok := t.stream.Next(dir)
 		if !ok {
 			t.ended = true
 			continue
 		}
+		w.draws.Issued(dir)
 		w.vlog.note(t, off, n, -1)
 		w.bytes += n
 	}

@@ -63,6 +63,7 @@ type worker struct {
 	flight  int // in the queues, syncs included
 	depth   int // allowed now; below job.Depth under latency_target
 
+	draws  *gen.Draws
 	fill   *gen.Filler
 	verify *gen.Verifier
 	vlog   writeLog
@@ -419,6 +420,7 @@ func (w *worker) expired() bool {
 // pass does the job's I/O once over.
 func (w *worker) pass(ctx context.Context) error {
 	w.bytes, w.count, w.ending = 0, 0, false
+	w.draws.Restart()
 	for _, t := range w.targets {
 		t.ended = false
 		t.stream.Restart()

@@ -26,6 +26,10 @@ func job(t testing.TB, lines string) *jobfile.Job {
 	return pl.Jobs[0]
 }
 
+func stream(j *jobfile.Job, start, size int64) *Stream {
+	return NewStream(j, start, size, NewDraws(j, 42), "j.0.0")
+}
+
 // Random I/O without norandommap covers every byte exactly once, whatever the
 // block sizes and the generator.
 func TestCoverage(t *testing.T) {
@@ -39,11 +43,11 @@ func TestCoverage(t *testing.T) {
 			t.Parallel()
 			const start, size = 1 << 20, 3<<20 + 4096
 			j := job(t, opts)
-			s := NewStream(j, start, size, 42)
+			s := stream(j, start, size)
 			for pass := range 2 {
 				seen := make([]bool, size/512)
 				var total int64
-				dir := s.Dir()
+				dir := s.draws.Dir()
 				for off, n, ok := s.Next(dir); ok; off, n, ok = s.Next(dir) {
 					if off < start || n < 1 || off+n > start+size {
 						t.Fatalf("I/O %d+%d outside the region", off, n)
@@ -120,12 +124,14 @@ func TestMapAgainstModel(t *testing.T) {
 
 func TestMix(t *testing.T) {
 	t.Parallel()
-	s := NewStream(job(t, "rw=randrw rwmixread=80"), 0, 1<<20, 5)
+	s := stream(job(t, "rw=randrw rwmixread=80"), 0, 1<<20)
 	reads := 0
 	for range 20000 {
-		if s.Dir() == jobfile.Read {
+		dir := s.draws.Dir()
+		if dir == jobfile.Read {
 			reads++
 		}
+		s.draws.Issued(dir)
 	}
 	if math.Abs(float64(reads)/20000-0.8) > 0.02 {
 		t.Errorf("%d of 20000 are reads, want 80 %%", reads)
@@ -135,7 +141,7 @@ func TestMix(t *testing.T) {
 func TestBlockSizeShares(t *testing.T) {
 	t.Parallel()
 	j := job(t, "rw=randread norandommap bssplit=512/10:1k/5:2k/5:4k/60:8k/2:16k/4:32k/4:64k/10")
-	s := NewStream(j, 0, 1<<30, 9)
+	s := stream(j, 0, 1<<30)
 	counts := map[int64]float64{}
 	const n = 50000
 	for range n {
@@ -155,7 +161,7 @@ func TestBlockSizeShares(t *testing.T) {
 func TestDistributions(t *testing.T) {
 	t.Parallel()
 	top := func(opts string, share float64) float64 {
-		s := NewStream(job(t, "rw=randread size=256m "+opts), 0, 256<<20, 1)
+		s := stream(job(t, "rw=randread size=256m "+opts), 0, 256<<20)
 		counts := map[int64]int{}
 		const n = 100000
 		for range n {
@@ -192,7 +198,7 @@ func TestDistributions(t *testing.T) {
 
 func TestSequentialForms(t *testing.T) {
 	t.Parallel()
-	s := NewStream(job(t, "rw=read:-8k bs=4k"), 0, 16384, 1)
+	s := stream(job(t, "rw=read:-8k bs=4k"), 0, 16384)
 	var got []int64
 	for range 5 {
 		off, _, _ := s.Next(0)
@@ -201,7 +207,7 @@ func TestSequentialForms(t *testing.T) {
 	if fmt.Sprint(got) != "[12288 8192 4096 0 12288]" {
 		t.Errorf("backwards: %v", got)
 	}
-	s = NewStream(job(t, "rw=randread bs=4k random_distribution=sequence:2,0,1 random_sequence_stride=1"), 0, 48<<10, 1)
+	s = stream(job(t, "rw=randread bs=4k random_distribution=sequence:2,0,1 random_sequence_stride=1"), 0, 48<<10)
 	got = nil
 	for range 6 {
 		off, _, _ := s.Next(0)
@@ -343,13 +349,15 @@ func TestVerifyWithFio(t *testing.T) {
 }
 
 func TestNoAllocations(t *testing.T) {
-	s := NewStream(job(t, "rw=randrw bs=4k"), 0, 1<<30, 1)
+	s := stream(job(t, "rw=randrw bs=4k"), 0, 1<<30)
 	f := NewFiller(job(t, "rw=randrw bs=4k"), 1)
 	j := job(t, "rw=randwrite bs=4k verify=sha256")
 	v := NewVerifier(j)
 	buf := make([]byte, 4096)
 	if n := testing.AllocsPerRun(1000, func() {
-		off, _, _ := s.Next(s.Dir())
+		dir := s.draws.Dir()
+		off, _, _ := s.Next(dir)
+		s.draws.Issued(dir)
 		f.Next(buf, off, 1)
 		v.Write(buf, off, Stamp{})
 		_ = v.Check(buf, off, 0)
@@ -359,23 +367,23 @@ func TestNoAllocations(t *testing.T) {
 }
 
 func BenchmarkNext(b *testing.B) {
-	s := NewStream(job(b, "rw=randread bs=4k norandommap"), 0, 1<<34, 1)
+	s := stream(job(b, "rw=randread bs=4k norandommap"), 0, 1<<34)
 	for range b.N {
-		s.Next(s.Dir())
+		s.Next(s.draws.Dir())
 	}
 }
 
 func BenchmarkNextMap(b *testing.B) {
-	s := NewStream(job(b, "rw=randread bs=4k"), 0, 1<<34, 1)
+	s := stream(job(b, "rw=randread bs=4k"), 0, 1<<34)
 	for range b.N {
-		if _, _, ok := s.Next(s.Dir()); !ok {
+		if _, _, ok := s.Next(s.draws.Dir()); !ok {
 			s.Restart()
 		}
 	}
 }
 
 func BenchmarkZipf(b *testing.B) {
-	s := NewStream(job(b, "rw=randread bs=4k random_distribution=zipf:1.2"), 0, 1<<32, 1)
+	s := stream(job(b, "rw=randread bs=4k random_distribution=zipf:1.2"), 0, 1<<32)
 	b.ResetTimer()
 	for range b.N {
 		s.Next(0)

@@ -3,7 +3,8 @@ package gen
 import "math/bits"
 
 // Random is xoshiro256** (Blackman and Vigna, 2018): small, 1 ns, and repeatable
-// over versions of Go, which a benchmark's seed promises.
+// over versions of Go, which a benchmark's seed promises. It makes contents; what
+// decides where and how large I/O is comes from Draws.
 type Random struct{ s [4]uint64 }
 
 // NewRandom seeds a generator; equal seeds give equal sequences.

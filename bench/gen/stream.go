@@ -1,7 +1,7 @@
 package gen
 
 import (
-	"sort"
+	"slices"
 
 	"github.com/vmdisk/vmdisk/bench/jobfile"
 )
@@ -12,7 +12,7 @@ type Stream struct {
 	job         *jobfile.Job
 	start, size int64 // the region
 	unit        int64 // smallest block size over the directions in use
-	rand        Random
+	draws       *Draws
 
 	pos  [jobfile.Dirs]int64 // next sequential position, from start
 	last [jobfile.Dirs]int64 // last offset, from start
@@ -27,59 +27,76 @@ type Stream struct {
 // sizes picks block sizes of one direction.
 type sizes struct {
 	min, max int64
-	cum      []int // cumulative percent of bssplit
-	size     []int64
+	split    []jobfile.BlockShare // by percent, the percent cumulative
 }
 
-// NewStream makes the stream of job j over [start, start+size) of a file. Streams
-// with equal seeds are equal.
-func NewStream(j *jobfile.Job, start, size int64, seed uint64) *Stream {
-	s := &Stream{job: j, start: start, size: size, seq: 1}
-	s.rand.Seed(seed)
-	s.unit = 0
-	for d := range jobfile.Dirs {
-		if j.Mode.Has(d) && (s.unit == 0 || j.MinBS[d] < s.unit) {
-			s.unit = j.MinBS[d]
+// NewStream makes the stream of job j over [start, start+size) of the file that the
+// job calls name, with draws from d.
+func NewStream(j *jobfile.Job, start, size int64, d *Draws, name string) *Stream {
+	s := &Stream{job: j, start: start, size: size, draws: d, seq: 1}
+	for dir := range jobfile.Dirs {
+		s.shares[dir] = newSizes(j, dir)
+		if s.uses(dir) && (s.unit == 0 || j.MinBS[dir] < s.unit) {
+			s.unit = j.MinBS[dir]
 		}
-		s.shares[d] = newSizes(j, d)
 	}
 	if j.Mode.Random {
-		s.initRandom(seed)
+		s.initRandom(name)
 	}
 	s.Restart()
 	return s
 }
 
+// uses reports whether I/O of the job has the sizes of direction dir.
+func (s *Stream) uses(dir int) bool {
+	return s.job.Mode.Has(dir) || s.job.BSIsSeqRand && dir != jobfile.Trim
+}
+
 func newSizes(j *jobfile.Job, d int) sizes {
-	s := sizes{min: j.MinBS[d], max: j.MaxBS[d]}
-	sum := 0
-	for _, share := range j.Splits[d] {
-		sum += share.Percent
-		s.cum = append(s.cum, sum)
-		s.size = append(s.size, share.Size)
+	s := sizes{min: j.MinBS[d], max: j.MaxBS[d], split: slices.Clone(j.Splits[d])}
+	// fio sorts by percent, and so must whoever wants its draws.
+	slices.SortStableFunc(s.split, func(a, b jobfile.BlockShare) int { return a.Percent - b.Percent })
+	s.split = slices.DeleteFunc(s.split, func(b jobfile.BlockShare) bool { return b.Percent == 0 })
+	for i := 1; i < len(s.split); i++ {
+		s.split[i].Percent += s.split[i-1].Percent
 	}
 	return s
 }
 
-func (s *Stream) initRandom(seed uint64) {
+func (s *Stream) initRandom(name string) {
 	j := s.job
 	units := uint64(max(s.size/s.unit, 1))
+	seed := s.draws.distributionSeed(name)
 	switch {
 	case !j.NoRandomMap && j.Generator == "lfsr":
-		s.lfsr = NewLFSR(units, seed)
+		s.lfsr = NewLFSR(units, s.draws.seeds[seedBlock])
 	case !j.NoRandomMap:
 		s.all = NewMap(units)
 	}
+	if units > 1<<32 {
+		s.draws.widen()
+	}
 	for d := range jobfile.Dirs {
-		if j.Mode.Has(d) {
-			s.dist[d] = newDistribution(j, d, uint64(max(s.size/j.Align[d], 1)), j.Align[d], seed)
-		}
-	}
-	if s.all != nil {
-		for d := range jobfile.Dirs {
+		switch {
+		case !j.Mode.Has(d):
+		case s.all != nil:
 			s.dist[d] = uniform{units}
+		case d == jobfile.Write && s.dist[jobfile.Read] != nil && s.blocks(d) == s.blocks(jobfile.Read) && j.Distribution.Zones[d] == nil:
+			s.dist[d] = s.dist[jobfile.Read] // one source of random numbers for both
+		default:
+			s.dist[d] = newDistribution(j, d, s.blocks(d), j.Align[d], seed)
 		}
 	}
+}
+
+// blocks is the number of places where I/O of direction d may begin.
+func (s *Stream) blocks(d int) uint64 {
+	align, least := s.job.Align[d], s.shares[d].min
+	n := (s.size - max(least-align, 0)) / align
+	if k := s.job.Distribution.Kind; k == "zipf" || k == "pareto" || k == "normal" {
+		n = (s.size + align - 1) / align
+	}
+	return uint64(max(n, 1))
 }
 
 // Restart begins a new pass: positions go back and every block is uncovered again.
@@ -98,34 +115,33 @@ func (s *Stream) Restart() {
 	}
 }
 
-// Dir draws the direction of the next I/O.
-func (s *Stream) Dir() int {
-	m := &s.job.Mode
-	switch {
-	case m.Read && m.Write:
-		if s.rand.Percent() <= s.job.MixRead {
-			return jobfile.Read
-		}
-		return jobfile.Write
-	case m.Trim:
-		return jobfile.Trim // trimwrite: the engine writes what it trimmed
-	case m.Write:
-		return jobfile.Write
-	}
-	return jobfile.Read
-}
-
 // Next returns the offset and the length of the next I/O in direction dir; false
 // when the pass is over.
 func (s *Stream) Next(dir int) (off, n int64, ok bool) {
-	n = s.length(dir)
-	if s.random(dir) {
-		off, n, ok = s.randomPlace(dir, n)
+	random := s.random(dir)
+	class := dir
+	if s.job.BSIsSeqRand {
+		class = jobfile.Read
+		if random {
+			class = jobfile.Write
+		}
+	}
+	if random {
+		off, ok = s.randomPlace(dir, class)
 	} else {
-		off, n, ok = s.nextInLine(dir, n)
+		off, ok = s.nextInLine(dir, class)
+		if !ok && s.job.Mode.Random {
+			off, ok = s.randomPlace(dir, class)
+		}
 	}
 	if !ok {
 		return 0, 0, false
+	}
+	if n, ok = s.length(class, off); !ok {
+		return 0, 0, false
+	}
+	if s.all != nil {
+		n = s.take(off, n)
 	}
 	s.last[dir] = off
 	if s.job.Sequencer != "identical" {
@@ -140,89 +156,110 @@ func (s *Stream) random(dir int) bool {
 	if !m.Random {
 		return false
 	}
-	if p := s.job.PercentRandom[dir]; p < 100 && s.rand.Percent() > p {
-		return false
-	}
 	if s.seq--; s.seq > 0 {
 		return false
 	}
 	s.seq = m.Sequence
-	return true
+	p := s.job.PercentRandom[dir]
+	return p >= 100 || s.draws.place[dir].percent() <= p
 }
 
-func (s *Stream) length(dir int) int64 {
-	z := &s.shares[dir]
+// maxDraws bounds the search for a block that fits before the end of the region.
+const maxDraws = 1000
+
+// length draws the size of the I/O at off, over again until it ends inside the
+// region; false if not even the smallest would.
+func (s *Stream) length(class int, off int64) (int64, bool) {
+	z := &s.shares[class]
 	if z.min == z.max {
-		return z.min
+		return s.fit(class, off, z.min), true
 	}
-	if z.cum != nil {
-		i := sort.SearchInts(z.cum, s.rand.Percent())
-		return z.size[min(i, len(z.size)-1)]
+	left := s.size - off
+	if z.min > left {
+		return 0, false
 	}
-	n := z.min + int64(s.rand.Below(uint64(z.max-z.min+1)))
+	for range maxDraws {
+		if n := s.draw(class, left); n <= left {
+			return n, true
+		}
+	}
+	return z.min, true
+}
+
+// draw draws a block size. Of bssplit it takes the first share that is large enough
+// and fits into what is left.
+func (s *Stream) draw(class int, left int64) int64 {
+	z, r := &s.shares[class], &s.draws.sizes[class]
+	var n int64
+	if z.split == nil {
+		n = z.min + int64(float64(z.max)*r.fraction())
+	} else {
+		v := r.next()
+		for _, share := range z.split {
+			n = share.Size
+			if v/uint64(share.Percent) <= r.max()/100 && n <= left {
+				break
+			}
+		}
+	}
 	if !s.job.BSUnaligned {
 		n -= n % z.min
 	}
-	return n
+	return min(n, z.max)
 }
 
-func (s *Stream) nextInLine(dir int, n int64) (int64, int64, bool) {
+func (s *Stream) nextInLine(dir, class int) (int64, bool) {
+	least := s.shares[class].min
 	off := s.pos[dir]
 	if s.job.Sequencer == "identical" && s.job.Mode.Random {
 		off = s.last[dir]
 	}
-	if off < 0 || off+s.shares[dir].min > s.size {
+	if off < 0 || off+least > s.size {
 		switch {
 		case s.job.Mode.Skip < 0: // backwards I/O goes round; the job's size ends it
-			off = max(s.size-s.shares[dir].min, 0)
-		case s.job.Mode.Random || s.job.Mode.Skip > 0:
+			off = max(s.size-least, 0)
+		case s.job.Mode.Skip > 0 && !s.job.Mode.Random:
 			off = 0
 		default:
-			return 0, 0, false
+			return 0, false
 		}
 	}
-	n = s.fit(dir, off, n)
-	if s.all != nil {
-		return s.cover(uint64(off/s.unit), n)
+	if s.all == nil {
+		return off, true
 	}
-	return off, n, true
+	b, ok := s.all.Free(uint64(off / s.unit))
+	return int64(b) * s.unit, ok
 }
 
 // fit shortens an I/O that would cross the end of the region to whole units.
-func (s *Stream) fit(dir int, off, n int64) int64 {
+func (s *Stream) fit(class int, off, n int64) int64 {
 	if off+n <= s.size {
 		return n
 	}
 	n = s.size - off
-	return max(n-n%s.shares[dir].min, s.shares[dir].min)
+	return max(n-n%s.shares[class].min, s.shares[class].min)
 }
 
-func (s *Stream) randomPlace(dir int, n int64) (int64, int64, bool) {
+func (s *Stream) randomPlace(dir, class int) (int64, bool) {
 	switch {
 	case s.lfsr != nil:
 		b, ok := s.lfsr.Next()
-		off := int64(b) * s.unit
-		return off, min(n, s.size-off), ok
+		return int64(b) * s.unit, ok
 	case s.all != nil:
-		return s.cover(s.dist[dir].pick(&s.rand), n)
+		b, ok := s.all.Free(s.dist[dir].pick(s.draws))
+		return int64(b) * s.unit, ok
 	}
-	off := int64(s.dist[dir].pick(&s.rand)) * s.job.Align[dir]
-	if off+n > s.size {
-		if off+s.shares[dir].min > s.size {
-			off = max(s.size-s.shares[dir].min, 0) / s.job.Align[dir] * s.job.Align[dir]
-		}
-		n = s.fit(dir, off, n)
+	align, least := s.job.Align[dir], s.shares[class].min
+	off := int64(s.dist[dir].pick(s.draws)) * align
+	if off+least > s.size {
+		off = max(s.size-least, 0) / align * align
 	}
-	return off, n, true
+	return off, true
 }
 
-// cover takes the first uncovered units at or after b. Like fio it shortens an
-// I/O that would run into covered ones.
-func (s *Stream) cover(b uint64, n int64) (int64, int64, bool) {
-	b, ok := s.all.Free(b)
-	if !ok {
-		return 0, 0, false
-	}
-	units := s.all.Take(b, uint64((n+s.unit-1)/s.unit))
-	return int64(b) * s.unit, min(n, int64(units)*s.unit), true
+// take covers the units of an I/O. Like fio it shortens one that would run into
+// units already covered.
+func (s *Stream) take(off, n int64) int64 {
+	units := s.all.Take(uint64(off/s.unit), uint64((n+s.unit-1)/s.unit))
+	return min(n, int64(units)*s.unit)
 }

@@ -21,9 +21,6 @@ func (r *resolver) fixup(a *applier) error {
 	if j.Distribution.Kind != "random" {
 		j.NoRandomMap = true
 	}
-	if a.set["randseed"] {
-		j.RandRepeat = true
-	}
 	return nil
 }
 
