@@ -26,18 +26,13 @@ func (s *Spec) Cells() ([]Cell, error) {
 	if err := s.validate(); err != nil {
 		return nil, err
 	}
-	e := expander{spec: s, effective: map[Value]bool{}, idle: map[Value]string{}}
+	e := expander{spec: s, effective: map[Fixed]bool{}, idle: map[Fixed]string{}}
 	for i := range s.Sweeps {
 		if err := e.sweep(&s.Sweeps[i]); err != nil {
 			return nil, err
 		}
 	}
-	for _, f := range s.Fixed {
-		if err := e.hasEffect(f, s.at["set."+f.Axis]); err != nil {
-			return nil, err
-		}
-	}
-	return e.cells, nil
+	return e.cells, e.haveEffect(s.Fixed)
 }
 
 // expander collects cells.
@@ -46,22 +41,30 @@ type expander struct {
 	cells []Cell
 	// effective are the fixed values that do something in some cell; idle is why the
 	// others did not.
-	effective map[Value]bool
-	idle      map[Value]string
+	effective map[Fixed]bool
+	idle      map[Fixed]string
 }
 
-func (e *expander) hasEffect(f Value, pos Pos) error {
-	why, seen := e.idle[f]
-	if e.effective[f] || !seen {
-		return nil
+// haveEffect returns an error for the first value that did nothing in any cell. What
+// a file says may become idle by --set.
+func (e *expander) haveEffect(list []Fixed) error {
+	for _, f := range list {
+		why, seen := e.idle[f]
+		if !seen || e.effective[f] || f.Pos.Line > 0 && e.spec.changed {
+			continue
+		}
+		return errAt(f.Pos, "%s=%s has no effect in any cell: %s", f.Axis, f.Value, why)
 	}
-	return errAt(pos, "%s=%s has no effect in any cell: %s", f.Axis, f.Value, why)
+	return nil
 }
 
 func (e *expander) sweep(w *Sweep) error {
 	first := len(e.cells)
 	total := len(w.Workloads)
 	for _, x := range w.Axes {
+		if a, ok := findAxis(x.Name); ok && a.guest && e.spec.client(w) == ClientHost {
+			return errAt(x.Pos, "sweep %s varies %s, which is of guests, and its clients are host processes: client=guest, or choose other sweeps by --set sweeps=…", w.Name, x.Name)
+		}
 		if total *= len(x.Values); first+total > maxCells {
 			return errAt(w.Pos, "more than %d cells at sweep %s: vary less", maxCells, w.Name)
 		}
@@ -84,12 +87,10 @@ func (e *expander) sweep(w *Sweep) error {
 	if len(e.cells) == first {
 		return errAt(w.Pos, "sweep %s: every combination is excluded", w.Name)
 	}
-	for _, f := range w.Fixed {
-		if err := e.hasEffect(f, w.Pos); err != nil {
-			return err
-		}
+	if err := m.check(); err != nil {
+		return err
 	}
-	return m.check()
+	return e.haveEffect(w.Fixed)
 }
 
 // combinations yields every combination of the values, the last axis fastest.
@@ -149,7 +150,7 @@ func (m *matrix) check() error {
 			}
 			rest := slices.DeleteFunc(slices.Clone(x.Values), func(o string) bool { return o == value })
 			advice := ""
-			if len(rest) > 0 {
+			if a, ok := findAxis(x.Name); ok && !a.whole && len(rest) > 0 {
 				advice = "; leave it out by --set " + x.Name + "=" + strings.Join(rest, ",")
 			}
 			return errAt(x.Pos, "sweep %s: %s=%s is not possible: %s%s", m.sweep.Name, x.Name, value, why, advice)
@@ -213,7 +214,11 @@ func (e *expander) combo(w *Sweep, values []Value) (*combo, error) {
 	if w.Nodes > 0 {
 		c.nodes = w.Nodes
 	}
-	for _, v := range slices.Concat(s.Fixed, w.Fixed, values) {
+	var all []Value
+	for _, f := range slices.Concat(s.Fixed, w.Fixed) {
+		all = append(all, Value{f.Axis, f.Value})
+	}
+	for _, v := range append(all, values...) {
 		row, ok := findAxis(v.Axis)
 		if !ok {
 			return nil, errAt(w.Pos, "unknown axis %q", v.Axis)
@@ -259,8 +264,8 @@ func (e *expander) settle(c *combo, w *Sweep, values []Value) string {
 
 // note remembers whether the fixed value of an axis did something.
 func (e *expander) note(name string, w *Sweep, why string) {
-	for _, list := range [][]Value{w.Fixed, e.spec.Fixed} {
-		i := slices.IndexFunc(list, func(v Value) bool { return v.Axis == name })
+	for _, list := range [][]Fixed{w.Fixed, e.spec.Fixed} {
+		i := slices.IndexFunc(list, func(f Fixed) bool { return f.Axis == name })
 		if i < 0 {
 			continue
 		}
@@ -301,7 +306,7 @@ func jobValues(s *Setup) []Value {
 func (s *Spec) judge(c *Cell, work *Workload, w *Sweep) (impossible string, err error) {
 	plan, err := work.plan(c.Options, c.FileSystem == noFileSystem)
 	if err != nil {
-		return "", inJob(err, work, w.Pos)
+		return "", inJob(err, work, w.Pos, c.Options)
 	}
 	filed := c.FileSystem != noFileSystem
 	switch {

@@ -63,14 +63,18 @@ func noneOf(value string, known []string) error {
 }
 
 // inJob moves an error of a job file to where its text stands, and gives one of
-// an option the place pos.
-func inJob(err error, w *Workload, pos Pos) error {
+// the options that were added the place pos.
+func inJob(err error, w *Workload, pos Pos, options []string) error {
+	what := "workload " + w.Name
+	if len(options) > 0 {
+		what += " with " + strings.Join(options, " ")
+	}
 	var e *jobfile.Error
 	if !errors.As(err, &e) {
-		return errAt(w.Pos, "workload %s: %w", w.Name, err)
+		return errAt(w.Pos, "%s: %w", what, err)
 	}
 	if e.Pos.File == jobText {
-		return errAt(w.job.at(e.Pos.Line), "workload %s: %w", w.Name, e.Err)
+		return errAt(w.job.at(e.Pos.Line), "%s: %w", what, e.Err)
 	}
-	return errAt(pos, "workload %s: %w", w.Name, e.Err)
+	return errAt(pos, "%s: %w", what, e.Err)
 }

@@ -72,6 +72,8 @@ func (r *fileReader) complete(body ast.Node) error {
 		return r.fail(body, "the experiment has no workloads: add workloads: [{name: NAME, job: JOBFILE}]")
 	case r.hasAxes && len(s.Sweeps) > 0:
 		return errAt(r.lone.Pos, "axes beside sweeps: put them into a sweep")
+	case r.hasAxes && len(r.lone.Axes) == 0:
+		return errAt(r.lone.Pos, "axes without an axis: add AXIS: [VALUE, …]")
 	case !r.hasAxes && len(s.Sweeps) == 0:
 		return r.fail(body, "nothing is varied: add axes: {AXIS: [VALUE, …]}, or sweeps")
 	}
@@ -128,7 +130,7 @@ func (r *fileReader) workloads(n ast.Node) error {
 			return r.fail(item, "a second workload called %s", w.Name)
 		}
 		if _, err := w.plan(nil, true); err != nil {
-			return inJob(err, &w, w.Pos)
+			return inJob(err, &w, w.Pos, nil)
 		}
 		r.spec.Workloads = append(r.spec.Workloads, w)
 	}

@@ -91,7 +91,7 @@ func (r *fileReader) axes(w *Sweep) func(ast.Node) error {
 }
 
 // fixed reads {axis: value}.
-func (r *fileReader) fixed(p *[]Value) func(ast.Node) error {
+func (r *fileReader) fixed(p *[]Fixed) func(ast.Node) error {
 	return func(n ast.Node) error {
 		return r.pairs(n, "set", func(name string, at Pos, value ast.Node) error {
 			row, err := axisAt(name, at)
@@ -105,7 +105,7 @@ func (r *fileReader) fixed(p *[]Value) func(ast.Node) error {
 			if text, err = row.shortest(text); err != nil {
 				return r.fail(value, "%s: %w", name, err)
 			}
-			*p = append(*p, Value{name, text})
+			*p = append(*p, Fixed{name, text, at})
 			return nil
 		})
 	}

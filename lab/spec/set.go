@@ -1,7 +1,6 @@
 package spec
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,12 +15,11 @@ import (
 // sweep vary it. An error is an *Error and leaves the experiment as it was.
 func (s *Spec) Set(name, value string) error {
 	pos := Pos{File: "--set " + name + "=" + value}
-	err := s.set(name, value, pos)
-	var e *Error
-	if err != nil && !errors.As(err, &e) {
+	if err := s.set(name, value, pos); err != nil {
 		return &Error{Pos: pos, Err: err}
 	}
-	return err
+	s.changed = true
+	return nil
 }
 
 func (s *Spec) set(name, value string, pos Pos) error {
@@ -109,9 +107,8 @@ func (s *Spec) setAxis(a *axis, value string, pos Pos) error {
 	}
 	s.Fixed = replace(s.Fixed, a.name)
 	if len(list) == 1 {
-		s.Fixed = append(s.Fixed, Value{a.name, list[0]})
+		s.Fixed = append(s.Fixed, Fixed{a.name, list[0], pos})
 	}
-	s.at["set."+a.name] = pos
 	return nil
 }
 
@@ -129,8 +126,8 @@ func (w *Sweep) setAxis(x Axis) {
 }
 
 // replace returns the list without the axis, for a new value.
-func replace(list []Value, axis string) []Value {
-	return slices.DeleteFunc(slices.Clone(list), func(v Value) bool { return v.Axis == axis })
+func replace(list []Fixed, axis string) []Fixed {
+	return slices.DeleteFunc(slices.Clone(list), func(f Fixed) bool { return f.Axis == axis })
 }
 
 func (s *Spec) sweepNames() []string {

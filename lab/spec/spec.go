@@ -27,13 +27,14 @@ type Spec struct {
 	// Options are fio options that win over every workload's own, NAME=VALUE; what
 	// --set gives that is neither a field nor an axis.
 	Options []string
-	// Fixed are axes with one value in all sweeps: the file's "set".
-	Fixed []Value
+	// Fixed are axes with one value in all sweeps: the file's "set", and --set's.
+	Fixed []Fixed
 	// Devices are what backing=device stands for: block devices of the user, or PCI
 	// addresses for devices of guests that take one. Their content is lost.
 	Devices []string
 
-	at map[string]Pos // where fields were given, by path, for messages
+	at      map[string]Pos // where fields were given, by path, for messages
+	changed bool           // by Set
 }
 
 // Guest is the virtual machine of each node.
@@ -93,7 +94,7 @@ type Sweep struct {
 	Workloads []string
 	Axes      []Axis
 	// Fixed are axes with one value in this sweep; they win over the experiment's.
-	Fixed []Value
+	Fixed []Fixed
 	// Exclude are combinations that are left out.
 	Exclude []map[string]string
 	Options []string // fio options, NAME=VALUE; they win over the experiment's
@@ -105,6 +106,12 @@ type Axis struct {
 	Name   string
 	Values []string
 	Pos    Pos
+}
+
+// Fixed is an axis that is not varied, with its value in its shortest form.
+type Fixed struct {
+	Axis, Value string
+	Pos         Pos
 }
 
 // Cell is one combination: what is measured Repeats times.

@@ -30,8 +30,8 @@ func choice(name, help string, p func(*Setup) *string, values ...string) axis {
 	}
 }
 
-// flag is an axis that is on or off.
-func flag(name, help string, p func(*Setup) *bool) axis {
+// switched is an axis that is on or off.
+func switched(name, help string, p func(*Setup) *bool) axis {
 	return axis{
 		name: name, help: help, form: "on, off",
 		set: func(s *Setup, value string) (err error) {
