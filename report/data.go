@@ -20,6 +20,10 @@ type Fact struct{ Name, Value string }
 // Section is a titled part of a document.
 type Section struct {
 	Title string
+	// Sub makes it a part of the section before it.
+	Sub bool
+	// Fold lets a page show no more than the title until the reader opens it.
+	Fold bool
 	// Text holds paragraphs, shown before the items.
 	Text  []string
 	Items []Item
@@ -75,6 +79,14 @@ type Axis struct {
 	Log bool
 	// Zero makes a linear axis begin at 0.
 	Zero bool
+	// Ticks, where there are any, replace the automatic ones.
+	Ticks []Tick
+}
+
+// Tick is a labelled place of an axis.
+type Tick struct {
+	Value float64
+	Label string
 }
 
 // Bars is a bar chart: one bar of each series in each group.

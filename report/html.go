@@ -14,9 +14,11 @@ var pageSource string
 var page = template.Must(template.New("page").Parse(pageSource))
 
 type pageSection struct {
-	Title string
-	Text  []string
-	Items []pageItem
+	ID        string
+	Title     string
+	Sub, Fold bool
+	Text      []string
+	Items     []pageItem
 }
 
 type pageItem struct {
@@ -49,11 +51,15 @@ func HTML(w io.Writer, d *Document) error {
 	view := struct {
 		Title    string
 		Facts    []Fact
+		Contents []pageSection
 		Sections []pageSection
 		Data     template.JS
-	}{d.Title, d.Facts, nil, template.JS(data)}
-	for _, s := range d.Sections {
-		sec := pageSection{Title: s.Title, Text: s.Text}
+	}{Title: d.Title, Facts: d.Facts, Data: template.JS(data)}
+	for i, s := range d.Sections {
+		sec := pageSection{ID: fmt.Sprintf("s%d", i+1), Title: s.Title, Sub: s.Sub, Fold: s.Fold, Text: s.Text}
+		if s.Title != "" && !s.Sub {
+			view.Contents = append(view.Contents, sec)
+		}
 		for _, it := range s.Items {
 			item, err := newPageItem(it)
 			if err != nil {

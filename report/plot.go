@@ -16,12 +16,16 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// Size of a drawing in points (1/72 inch). The zero value is 720 x 400.
+// Size of a drawing in points (1/72 inch). The zero value is 720 x 400, higher
+// where a chart has many groups.
 type Size struct{ Width, Height float64 }
 
-func (s Size) orDefault() (w, h vg.Length) {
+func (s Size) of(c Chart) (w, h vg.Length) {
 	if s.Width <= 0 || s.Height <= 0 {
 		s = Size{720, 400}
+		if g, ok := c.(grouped); ok && g.flat(s.Width) {
+			s.Height = max(s.Height, g.rows()*rowHeight+90)
+		}
 	}
 	return vg.Points(s.Width), vg.Points(s.Height)
 }
@@ -37,31 +41,34 @@ func colour(i int) color.RGBA { return palette[i%len(palette)] }
 // figure is one plot under construction.
 type figure struct {
 	*plot.Plot
-	width vg.Length
+	width, height vg.Length
+	// legend is drawn beside the plot: inside it would hide what it explains.
+	legend  plot.Legend
+	entries int
 }
 
 // SVG draws a chart.
 func SVG(w io.Writer, c Chart, size Size) error {
-	width, height := size.orDefault()
-	p, err := newFigure(c, width)
+	width, height := size.of(c)
+	p, err := newFigure(c, width, height)
 	if err != nil {
 		return err
 	}
 	canvas := vgsvg.New(width, height)
-	p.Draw(inset(draw.New(canvas)))
+	p.drawOn(inset(draw.New(canvas)))
 	_, err = canvas.WriteTo(w)
 	return err
 }
 
 // PNG draws a chart at 144 pixels an inch, on white.
 func PNG(w io.Writer, c Chart, size Size) error {
-	width, height := size.orDefault()
-	p, err := newFigure(c, width)
+	width, height := size.of(c)
+	p, err := newFigure(c, width, height)
 	if err != nil {
 		return err
 	}
 	canvas := vgimg.PngCanvas{Canvas: vgimg.NewWith(vgimg.UseWH(width, height), vgimg.UseDPI(144))}
-	p.Draw(inset(draw.New(canvas)))
+	p.drawOn(inset(draw.New(canvas)))
 	_, err = canvas.WriteTo(w)
 	return err
 }
@@ -71,18 +78,36 @@ func inset(c draw.Canvas) draw.Canvas {
 	return draw.Crop(c, vg.Points(8), -vg.Points(14), vg.Points(6), -vg.Points(8))
 }
 
-func newFigure(c Chart, width vg.Length) (p *figure, err error) {
-	p = &figure{plot.New(), width}
+// drawOn draws the plot with its legend at the right, or below it where names are
+// too long for that.
+func (p *figure) drawOn(c draw.Canvas) {
+	if p.entries == 0 {
+		p.Draw(c)
+		return
+	}
+	size := p.legend.Rectangle(c).Size()
+	if size.X <= 0.3*c.Size().X {
+		p.Draw(draw.Crop(c, 0, -size.X-vg.Points(10), 0, 0))
+		p.legend.Top = true
+		p.legend.Draw(draw.Crop(c, 0, 0, 0, -vg.Points(30)))
+		return
+	}
+	p.legend.Left = true
+	p.Draw(draw.Crop(c, 0, 0, min(size.Y, c.Size().Y/2)+vg.Points(6), 0))
+	p.legend.Draw(c)
+}
+
+func newFigure(c Chart, width, height vg.Length) (p *figure, err error) {
+	p = &figure{Plot: plot.New(), width: width, height: height, legend: plot.NewLegend()}
 	for _, f := range []*font.Font{
-		&p.Title.TextStyle.Font, &p.Legend.TextStyle.Font,
+		&p.Title.TextStyle.Font, &p.legend.TextStyle.Font,
 		&p.X.Label.TextStyle.Font, &p.Y.Label.TextStyle.Font, &p.X.Tick.Label.Font, &p.Y.Tick.Label.Font,
 	} {
 		f.Typeface, f.Variant = "Liberation", "Sans"
 	}
 	p.Title.Text = c.Caption()
 	p.Title.Padding = vg.Points(8)
-	p.Legend.Top = true
-	p.Legend.Padding = vg.Points(2)
+	p.legend.Padding = vg.Points(2)
 	p.BackgroundColor = color.White
 	// The plotting library panics on values that it cannot place.
 	defer func() {
@@ -105,18 +130,24 @@ func (p *figure) axes(x, y Axis) {
 	p.Add(grid)
 }
 
-// nominal labels the groups along the x axis.
-func (p *figure) nominal(names []string) {
-	if len(names) > 0 {
-		p.NominalX(names...)
-		p.X.Min, p.X.Max = -0.6, float64(len(names))-0.4
-	}
-}
-
 func axis(a *plot.Axis, want Axis) {
 	a.Label.Text = want.Label
 	if want.Log {
 		a.Scale, a.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
+	}
+	if len(want.Ticks) > 0 {
+		ticks := make(plot.ConstantTicks, len(want.Ticks))
+		for i, t := range want.Ticks {
+			ticks[i] = plot.Tick{Value: t.Value, Label: t.Label}
+		}
+		a.Tick.Marker = ticks
+	}
+}
+
+func (p *figure) explain(name string, mark plot.Thumbnailer) {
+	if name != "" {
+		p.legend.Add(name, mark)
+		p.entries++
 	}
 }
 
@@ -142,41 +173,6 @@ func (p *figure) settle(x, y Axis) {
 	}
 }
 
-func (b *Bars) draw(p *figure) error {
-	y := b.Y
-	y.Zero = true
-	p.axes(Axis{}, y)
-	n := max(len(b.Series), 1)
-	width := vg.Length(0.7*float64(p.width)) / vg.Length(max(len(b.Groups), 1)*n+len(b.Groups))
-	top := 0.0
-	for i, s := range b.Series {
-		values := make(plotter.Values, len(b.Groups))
-		for j := range values {
-			if j < len(s.Values) && drawable(s.Values[j], y) {
-				values[j] = s.Values[j]
-				top = max(top, values[j])
-			}
-		}
-		if len(values) == 0 {
-			continue
-		}
-		bars, err := plotter.NewBarChart(values, width)
-		if err != nil {
-			return err
-		}
-		bars.LineStyle.Width = 0
-		bars.Color = colour(i)
-		bars.Offset = (vg.Length(i) - vg.Length(n-1)/2) * width
-		p.Add(bars)
-		p.Legend.Add(s.Name, bars)
-	}
-	p.nominal(b.Groups)
-	p.settle(Axis{}, y)
-	// Room for the legend above the bars.
-	p.Y.Max = max(top, p.Y.Max) * (1.05 + 0.06*float64(n))
-	return nil
-}
-
 func (l *Lines) draw(p *figure) error {
 	p.axes(l.X, l.Y)
 	for i, s := range l.Series {
@@ -190,28 +186,10 @@ func (l *Lines) draw(p *figure) error {
 		line.Width = vg.Points(1.5)
 		line.Color = colour(i)
 		p.Add(line)
-		p.Legend.Add(s.Name, line)
+		p.explain(s.Name, line)
 	}
 	p.settle(l.X, l.Y)
-	for _, m := range l.Marks {
-		if err := p.mark(m); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// mark shades a stretch of the x axis over the whole height.
-func (p *figure) mark(m Mark) error {
-	end := max(m.End, m.Start+(p.X.Max-p.X.Min)/300)
-	area, err := plotter.NewPolygon(plotter.XYs{{X: m.Start, Y: p.Y.Min}, {X: end, Y: p.Y.Min}, {X: end, Y: p.Y.Max}, {X: m.Start, Y: p.Y.Max}})
-	if err != nil {
-		return err
-	}
-	area.Color = color.NRGBA{R: 200, G: 30, B: 30, A: 60}
-	area.Width = 0
-	p.Add(area)
-	return nil
+	return p.marks(l)
 }
 
 func (h *Histogram) draw(p *figure) error {
@@ -236,32 +214,6 @@ func (h *Histogram) draw(p *figure) error {
 		p.Add(box)
 	}
 	p.settle(x, y)
-	return nil
-}
-
-func (b *Boxes) draw(p *figure) error {
-	p.axes(Axis{}, b.Y)
-	names := make([]string, len(b.Groups))
-	for i, g := range b.Groups {
-		names[i] = g.Name
-		var values plotter.Values
-		for _, v := range g.Values {
-			if drawable(v, b.Y) {
-				values = append(values, v)
-			}
-		}
-		if len(values) == 0 {
-			continue
-		}
-		box, err := plotter.NewBoxPlot(vg.Length(0.4*float64(p.width))/vg.Length(len(b.Groups)+1), float64(i), values)
-		if err != nil {
-			return err
-		}
-		box.FillColor = colour(i)
-		p.Add(box)
-	}
-	p.nominal(names)
-	p.settle(Axis{}, b.Y)
 	return nil
 }
 

@@ -32,7 +32,11 @@ func Text(w io.Writer, d *Document) error {
 	for _, s := range d.Sections {
 		b.WriteByte('\n')
 		if s.Title != "" {
-			fmt.Fprintf(&b, "%s\n%s\n", s.Title, strings.Repeat("-", utf8.RuneCountInString(s.Title)))
+			line := "-"
+			if s.Sub {
+				line = "·"
+			}
+			fmt.Fprintf(&b, "%s\n%s\n", s.Title, strings.Repeat(line, utf8.RuneCountInString(s.Title)))
 		}
 		for _, p := range s.Text {
 			fmt.Fprintf(&b, "%s\n", p)

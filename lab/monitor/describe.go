@@ -207,7 +207,7 @@ func ownVersion() string {
 			v += " " + s.Value
 		}
 	}
-	return v + ", " + info.GoVersion
+	return strings.TrimPrefix(v+", "+info.GoVersion, ", ")
 }
 
 // LoadText is what `w` prints, or without it /proc/loadavg: who and what else was
