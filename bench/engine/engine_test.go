@@ -228,6 +228,18 @@ func TestRates(t *testing.T) {
 	}
 }
 
+// A rated job that is ahead lets everything in flight complete first, as in fio, and
+// then catches up in a burst; under io_submit_mode=offload it issues when it is time.
+func TestSubmitMode(t *testing.T) {
+	t.Parallel()
+	for mode, alone := range map[string]uint64{"inline": 2, "offload": 1} {
+		r := runOn(t, faultyDisk(&faulty{bad: -1, delay: 100 * time.Millisecond}), "[j]\nbs=4k\nrw=read\nioengine=libaio\niodepth=4\nrate_iops=100\nnumber_ios=8\nio_submit_mode="+mode)
+		if got := r.Jobs[0].Depth[0]; got != alone {
+			t.Errorf("%s: %d of 8 I/Os began with nothing in flight, want %d", mode, got, alone)
+		}
+	}
+}
+
 // A rated job on a disk that hangs for a while: the plain latency sees one slow
 // I/O, the latency from the intended time all that came late.
 func TestIntendedLatency(t *testing.T) {

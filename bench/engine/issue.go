@@ -117,7 +117,7 @@ func (w *worker) choose() (held int64, err error) {
 	}
 	dir, intended, held := w.rate.pick(w.draws.Dir(), w.now)
 	if held > 0 {
-		return held, nil
+		return w.holdBack(held)
 	}
 	off, n, ok := t.stream.Next(dir)
 	if !ok {
@@ -140,6 +140,20 @@ func (w *worker) choose() (held int64, err error) {
 	w.bytes += n
 	w.count++
 	return 0, nil
+}
+
+// holdBack returns until when a rated job that is ahead waits. Like fio it first lets
+// everything in flight complete, and then waits for the whole gap there was: I/Os
+// come in bursts, and that decides the latencies. io_submit_mode=offload does neither.
+func (w *worker) holdBack(until int64) (int64, error) {
+	if w.job.Offload || w.flight+len(w.pending) == 0 {
+		return until, nil
+	}
+	gap := until - w.clock
+	if err := w.drain(context.Background()); err != nil {
+		return 0, err
+	}
+	return w.now() + gap, nil
 }
 
 // passOver ends the use of a file, or begins the next round over it.

@@ -259,7 +259,7 @@ func TestFill(t *testing.T) {
 	}
 }
 
-var verifyKinds = []string{"crc32c", "crc32", "crc64", "crc16", "crc7", "md5", "sha256", "xxhash", "meta", "pattern_hdr", "pattern"}
+var verifyKinds = []string{"crc32c", "crc32", "crc64", "crc16", "crc7", "md5", "sha1", "sha256", "sha512", "sha3-224", "sha3-256", "sha3-384", "sha3-512", "xxhash", "meta", "pattern_hdr", "pattern"}
 
 func TestVerifyRoundTripAndDamage(t *testing.T) {
 	t.Parallel()
@@ -330,6 +330,9 @@ func TestVerifyWithFio(t *testing.T) {
 			}
 			if kind == "pattern" {
 				return // the block is the pattern alone
+			}
+			if kind == "sha512" {
+				return // the digest is stored here, which fio does not do; see fioSHA512
 			}
 			f := NewFiller(j, 3)
 			for off := 0; off < len(data); off += 4096 {

@@ -3,7 +3,10 @@ package gen
 import (
 	"bytes"
 	"crypto/md5"
+	"crypto/sha1"
 	"crypto/sha256"
+	"crypto/sha3"
+	"crypto/sha512"
 	"encoding"
 	"encoding/binary"
 	"encoding/hex"
@@ -34,12 +37,23 @@ const (
 // kinds are fio's numbers of the verify= values; they are informative, since the
 // job says how to verify.
 var kinds = map[string]uint16{
-	"meta": 1, "md5": 2, "crc64": 3, "crc32": 4, "crc32c": 5, "crc16": 7, "crc7": 8, "sha256": 9, "xxhash": 15,
-	"pattern_hdr": 17, "null": 19,
+	"meta": 1, "md5": 2, "crc64": 3, "crc32": 4, "crc32c": 5, "crc16": 7, "crc7": 8, "sha256": 9, "sha512": 10,
+	"sha3-224": 11, "sha3-256": 12, "sha3-384": 13, "sha3-512": 14, "xxhash": 15, "sha1": 16, "pattern_hdr": 17, "null": 19,
 }
 
 // digestSizes are the bytes that follow the header.
-var digestSizes = map[string]int{"md5": 16, "crc64": 8, "crc32": 4, "crc32c": 4, "crc16": 2, "crc7": 1, "sha256": 64, "xxhash": 4}
+var digestSizes = map[string]int{"md5": 16, "crc64": 8, "crc32": 4, "crc32c": 4, "crc16": 2, "crc7": 1, "sha256": 64, "xxhash": 4,
+	"sha1": 20, "sha512": 128, "sha3-224": 28, "sha3-256": 32, "sha3-384": 48, "sha3-512": 64}
+
+// maxDigest is the largest of them.
+const maxDigest = 128
+
+// hashes make the digests that the standard library computes.
+var hashes = map[string]func() hash.Hash{
+	"md5": md5.New, "sha1": sha1.New, "sha256": sha256.New, "sha512": sha512.New,
+	"sha3-224": func() hash.Hash { return sha3.New224() }, "sha3-256": func() hash.Hash { return sha3.New256() },
+	"sha3-384": func() hash.Hash { return sha3.New384() }, "sha3-512": func() hash.Hash { return sha3.New512() },
+}
 
 // VerifyError is a block that does not hold what was written to it.
 type VerifyError struct {
@@ -69,15 +83,18 @@ type Verifier struct {
 	job   *jobfile.Job
 	kind  string
 	want  []byte // scratch for digests
-	md5   hash.Hash
-	sha   hash.Hash
+	hash  hash.Hash
 	state []byte
 	tail  [128]byte // padding of sha256
 }
 
 // NewVerifier makes the verifier of job j, whose Verify is not "".
 func NewVerifier(j *jobfile.Job) *Verifier {
-	return &Verifier{job: j, kind: j.Verify, want: make([]byte, 64), md5: md5.New(), sha: sha256.New()}
+	v := &Verifier{job: j, kind: j.Verify, want: make([]byte, maxDigest)}
+	if f := hashes[v.kind]; f != nil {
+		v.hash = f()
+	}
+	return v
 }
 
 // Stamp identifies one written block.
@@ -182,7 +199,7 @@ func (v *Verifier) checkBlock(b []byte, off, number int64) error {
 	}
 	want := v.want[:n]
 	v.digest(want, b[size+n:])
-	if !bytes.Equal(want, b[size:size+n]) {
+	if found := b[size : size+n]; !bytes.Equal(want, found) && !(v.kind == "sha512" && fioSHA512(found, b[size+n:])) {
 		return fail(v.kind+" checksum", want, b[size:size+n])
 	}
 	if v.job.VerifyPattern != nil && (v.kind == "meta" || v.kind == "pattern_hdr") {
@@ -236,13 +253,39 @@ func (v *Verifier) digest(dst, data []byte) {
 		dst[0] = crc7(data)
 	case "xxhash":
 		le.PutUint32(dst, xxh32(data, 1))
-	case "md5":
-		v.md5.Reset()
-		v.md5.Write(data)
-		v.md5.Sum(dst[:0])
 	case "sha256":
 		v.sha256(dst, data)
+	case "sha1":
+		v.sum(dst, data)
+		for i := 0; i+4 <= len(dst); i += 4 { // the words are the processor's
+			le.PutUint32(dst[i:], binary.BigEndian.Uint32(dst[i:]))
+		}
+	default:
+		v.sum(dst, data)
 	}
+}
+
+// sum writes the digest and clears what is left of dst.
+func (v *Verifier) sum(dst, data []byte) {
+	if v.hash == nil {
+		return // meta, pattern_hdr: the header alone
+	}
+	v.hash.Reset()
+	v.hash.Write(data)
+	clear(dst[len(v.hash.Sum(dst[:0])):])
+}
+
+// fioSHA512 reports whether found is what fio stores for verify=sha512: not the
+// digest, but its buffer of 128 bytes, which holds the beginning of the data and
+// over it the part that fills no block of 128 bytes. A block that fio wrote must
+// verify, so this is accepted; what is written here is the digest, since fio's way
+// sees no damage in between.
+func fioSHA512(found, data []byte) bool {
+	rest := len(data) % maxDigest
+	if len(data) < maxDigest {
+		return false
+	}
+	return bytes.Equal(found[:rest], data[len(data)-rest:]) && bytes.Equal(found[rest:], data[rest:maxDigest])
 }
 
 // sha256 reproduces a peculiarity of fio that its headers depend on: the length
@@ -250,8 +293,8 @@ func (v *Verifier) digest(dst, data []byte) {
 // of which the first 8 bytes are the low bytes of the 8 state words.
 func (v *Verifier) sha256(dst, data []byte) {
 	var last [64]byte
-	v.sha.Reset()
-	v.sha.Write(data)
+	v.hash.Reset()
+	v.hash.Write(data)
 	pad := 56 - len(data)%64
 	if pad <= 0 {
 		pad += 64
@@ -260,7 +303,7 @@ func (v *Verifier) sha256(dst, data []byte) {
 	clear(tail)
 	tail[0] = 0x80
 	binary.LittleEndian.PutUint64(tail[pad:], uint64(len(data))*8)
-	v.sha.Write(tail[:pad+8])
+	v.hash.Write(tail[:pad+8])
 	if pad+8 >= 64 {
 		copy(last[:], tail[pad+8-64:pad+8])
 	} else {
@@ -270,7 +313,7 @@ func (v *Verifier) sha256(dst, data []byte) {
 	}
 	copy(dst, last[:])
 	// The marshalled state is "sha\x03", then the eight words, big endian.
-	v.state, _ = v.sha.(encoding.BinaryAppender).AppendBinary(v.state[:0])
+	v.state, _ = v.hash.(encoding.BinaryAppender).AppendBinary(v.state[:0])
 	for i := range 8 {
 		dst[i] = v.state[4+4*i+3]
 	}

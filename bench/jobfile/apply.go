@@ -323,6 +323,12 @@ func applyRateProcess(a *applier, s string) error {
 	return err
 }
 
+func applySubmitMode(a *applier, s string) error {
+	v, err := a.enum(s, []string{"inline", "offload"})
+	a.job.Offload = v == "offload"
+	return err
+}
+
 func applyZoneMode(a *applier, s string) error {
 	if v := strings.TrimSpace(s); v != "none" && v != "0" {
 		return fmt.Errorf("%s is refused: %s", v, rZoned)

@@ -3,6 +3,7 @@ package jobfile
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/bits"
 	"slices"
 	"strconv"
@@ -120,7 +121,8 @@ func applyIgnoreError(a *applier, s string) error {
 // verifyNames maps fio's names; crc32c-intel is crc32c, pattern_hdr has headers.
 var verifyNames = map[string]string{
 	"0": "", "none": "", "crc32c": "crc32c", "crc32c-intel": "crc32c", "crc32": "crc32", "crc16": "crc16", "crc7": "crc7", "crc64": "crc64",
-	"md5": "md5", "sha256": "sha256", "xxhash": "xxhash", "meta": "meta", "pattern": "pattern", "pattern_hdr": "pattern_hdr",
+	"md5": "md5", "sha1": "sha1", "sha256": "sha256", "sha512": "sha512",
+	"sha3-224": "sha3-224", "sha3-256": "sha3-256", "sha3-384": "sha3-384", "sha3-512": "sha3-512", "xxhash": "xxhash", "meta": "meta", "pattern": "pattern", "pattern_hdr": "pattern_hdr",
 	"null": "null",
 }
 
@@ -128,11 +130,7 @@ func applyVerify(a *applier, s string) error {
 	s = strings.TrimSpace(s)
 	v, ok := verifyNames[s]
 	if !ok {
-		switch s {
-		case "sha1", "sha512", "sha3-224", "sha3-256", "sha3-384", "sha3-512":
-			return fmt.Errorf("%s is refused: use crc32c, crc32, crc64, crc16, crc7, md5, sha256, xxhash, meta, pattern or pattern_hdr", s)
-		}
-		return fmt.Errorf("unknown kind %q", s)
+		return fmt.Errorf("unknown kind %q (%s)", s, strings.Join(slices.Sorted(maps.Keys(verifyNames)), ", "))
 	}
 	a.job.Verify = v
 	return nil

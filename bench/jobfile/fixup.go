@@ -7,7 +7,12 @@ import (
 )
 
 // minHeader is the smallest verify block: header and checksum must fit.
-const minHeader = 128
+func minHeader(kind string) int64 {
+	if kind == "sha512" {
+		return 192
+	}
+	return 128
+}
 
 // fixup checks the job as a whole and fills in what follows from other options,
 // by fio's rules.
@@ -127,10 +132,11 @@ func fixInterval(j *Job) error {
 	if j.VerifyInterval == 0 || lo%j.VerifyInterval != 0 || hi%j.VerifyInterval != 0 {
 		j.VerifyInterval = gcd(lo, hi)
 	}
-	if j.Verify != "pattern" && j.VerifyInterval < minHeader {
-		return fmt.Errorf("verify needs blocks of at least %d bytes, not %d", minHeader, j.VerifyInterval)
+	least := minHeader(j.Verify)
+	if j.Verify != "pattern" && j.VerifyInterval < least {
+		return fmt.Errorf("verify=%s needs blocks of at least %d bytes, not %d", j.Verify, least, j.VerifyInterval)
 	}
-	if j.VerifyOffset > 0 && j.VerifyOffset+minHeader > j.VerifyInterval {
+	if j.VerifyOffset > 0 && j.VerifyOffset+least > j.VerifyInterval {
 		return fmt.Errorf("verify_offset=%d puts the header beyond the block of %d bytes", j.VerifyOffset, j.VerifyInterval)
 	}
 	return nil

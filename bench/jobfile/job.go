@@ -140,6 +140,7 @@ type Job struct {
 	RateCycle        time.Duration
 	RatePoisson      bool
 	RateIgnoresThink bool
+	Offload          bool // io_submit_mode=offload: a rated job issues when it is time, whatever is in flight
 
 	// Flow is the job's weight among the jobs of its FlowID: their I/O counts stay
 	// in the proportion of the weights.

@@ -130,7 +130,7 @@ func TestErrors(t *testing.T) {
 		{"[j]\nbssplit=4k/60:8k/60", "sum up to 120"},
 		{"[j]\nrate=1m\nrate_iops=5", "exclude each other"},
 		{"[j]\nsize=1k", "less than the block size"},
-		{"[j]\nverify=sha512", "sha512 is refused"},
+		{"[j]\nverify=sha513", "unknown kind \"sha513\""},
 		{"[j]\nverify=pattern", "needs verify_pattern"},
 		{"[j]\niodepth=0", "not between 1"},
 		{"[j]\nsize=(4*(1k)", "missing )"},

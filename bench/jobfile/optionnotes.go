@@ -43,7 +43,6 @@ var notedOptions = map[string]option{
 	"cgroup_nodelete":       noted("cgroups are left alone"),
 	"comm":                  noted("threads are not named"),
 	"softrandommap":         noted("a random map never fails for lack of memory"),
-	"io_submit_mode":        noted("one thread per job submits; latency from the intended time of a rated job is always reported beside the plain one"),
 	"serialize_overlap":     noted("overlapping writes in flight are not held back"),
 	"verifysort":            noted("blocks are verified in the order they were written"),
 	"verifysort_nr":         noted("blocks are verified in the order they were written"),

@@ -91,6 +91,7 @@ var timeOptions = map[string]option{
 	"rate_iops_min":         isPerDir(0, ",:-", func(j *Job) *[Dirs]int64 { return &j.RateIOPSMin }),
 	"rate_cycle":            isTime(time.Millisecond, func(j *Job) *time.Duration { return &j.RateCycle }),
 	"rate_process":          {apply: applyRateProcess},
+	"io_submit_mode":        {apply: applySubmitMode},
 	"rate_ignore_thinktime": isBool(func(j *Job) *bool { return &j.RateIgnoresThink }),
 	"flow":                  isInt64(0, 1000, func(j *Job) *int64 { return &j.Flow }),
 	"flow_id":               isInt64(0, maxInt, func(j *Job) *int64 { return &j.FlowID }),
