@@ -288,7 +288,7 @@ func TestCellErrors(t *testing.T) {
 		"aio: threads | - | workloads: [{name: w, job: \"[j]\\nsize=2g\"}]":                                                                  `sweep s, workload w: job j reaches to byte 2147483648 of a disk of 1G: --set disk=2G, or --set size=1G`,
 		"aio: threads | - | workloads: [{name: w, job: \"[j]\\noffset=1g\\nsize=1m\"}]":                                                      `reaches to byte 1074790400 of a disk of 1G: --set disk=1025M`,
 		"aio: threads | - | workloads: [{name: w, job: \"[j]\\nnumjobs=3\\noffset_increment=400m\\nsize=400m\"}]":                            `reaches to byte 1258291200 of a disk of 1G: --set disk=1200M, or --set size=224M`,
-		"aio: threads | - | workloads: [{name: w, job: \"[j]\\nsize=2000t\"}]":                                                            `of a disk of 1G: --set disk=`,
+		"aio: threads | - | workloads: [{name: w, job: \"[j]\\nsize=2000t\"}]":                                                               `of a disk of 1G: --set disk=`,
 		"aio: threads | - | workloads: [{name: w, job: \"[j]\\nnumjobs=4\\nsize=1g\"}]":                                                      ``,
 		"aio: threads | - | workloads: [{name: w, job: \"[j]\\nsize=100%\"}]":                                                                ``,
 		"aio: threads | - | disk: {file-system: ext4}; workloads: [{name: w, job: \"[j]\\nnumjobs=4\\nsize=1g\"}]":                           `the jobs' 4 files take 4G, a disk of 1G with ext4 has room for 966367642: --set disk=4608M, or --set size=230M`,

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
@@ -11,30 +12,68 @@ import (
 	"github.com/vmdisk/vmdisk/diskurl"
 )
 
-// field is one setting of an experiment that a file and --set can change.
-type field struct {
-	// path in a file, with the key of the mapping it lies in; set is its name for --set.
-	path, set string
-	assign    func(s *Spec, value string) error
+// FieldInfo describes a field of an experiment that --set changes.
+type FieldInfo struct {
+	// Path in a file: guest.memory is memory in the mapping guest.
+	Path string
+	// Set is its name for --set.
+	Set string
+	// Values are the closed set or the form of a value.
+	Values string
+	// Default is what the field is that nobody mentions, "" for nothing.
+	Default string
+	Help    string
 }
 
+// Fields lists what --set changes beside axes, fio options, and the lists of
+// workloads and sweeps to keep.
+func Fields() []FieldInfo {
+	defaults := defaultSpec()
+	out := make([]FieldInfo, 0, len(fields))
+	for i := range fields {
+		f := &fields[i]
+		out = append(out, FieldInfo{Path: f.path, Set: f.set, Values: f.form, Default: f.get(defaults), Help: f.help})
+	}
+	return out
+}
+
+// field is one row of the table of fields, all that is known of it.
+type field struct {
+	path, set string
+	kind
+	help string
+}
+
+// kind is how a field is read and written.
+type kind struct {
+	form   string
+	assign func(s *Spec, value string) error
+	get    func(s *Spec) string
+}
+
+// fields is the one list of them.
 var fields = []field{
-	{"client", "client", oneOf(func(s *Spec) *string { return &s.Client }, ClientGuest, ClientHost)},
-	{"nodes", "nodes", count(func(s *Spec) *int { return &s.Nodes }, 1, maxNodes)},
-	{"repeats", "repeats", count(func(s *Spec) *int { return &s.Repeats }, 1, 1000)},
-	{"guest.memory", "memory", bytes(func(s *Spec) *int64 { return &s.Guest.Memory }, 64<<20, 16<<40, 1<<20)},
-	{"guest.cpus", "cpus", count(func(s *Spec) *int { return &s.Guest.CPUs }, 1, 255)},
-	{"guest.machine", "machine", oneOf(func(s *Spec) *string { return &s.Guest.Machine }, "pc", "q35", "microvm")},
-	{"guest.accel", "accel", oneOf(func(s *Spec) *string { return &s.Guest.Accel }, "auto", "kvm", "tcg")},
-	{"guest.kernel", "kernel", anyText(func(s *Spec) *string { return &s.Guest.Kernel })},
-	{"guest.image", "image", anyText(func(s *Spec) *string { return &s.Guest.Image })},
-	{"guest.image-format", "image-format", oneOf(func(s *Spec) *string { return &s.Guest.ImageFormat }, "raw", "qcow2")},
-	{"guest.boot", "boot", oneOf(func(s *Spec) *string { return &s.Guest.Boot }, "kernel", "image")},
-	{"guest.engine", "engine", oneOf(func(s *Spec) *string { return &s.Guest.Engine }, "vmdisk", "fio")},
-	{"disk.size", "disk", bytes(func(s *Spec) *int64 { return &s.Disk.Size }, 1<<20, 1<<50, 4<<10)},
-	{"disk.data", "data", bytes(func(s *Spec) *int64 { return &s.Disk.Data }, 0, 1<<50, 4<<10)},
-	{"disk.file-system", "file-system", oneOf(func(s *Spec) *string { return &s.Disk.FileSystem }, noFileSystem, "ext4", "xfs")},
-	{"devices", "devices", devices},
+	{"client", "client", oneOf(func(s *Spec) *string { return &s.Client }, ClientGuest, ClientHost),
+		"guest: every node is a virtual machine; host: a process of this host that uses its disk directly"},
+	{"nodes", "nodes", count(func(s *Spec) *int { return &s.Nodes }, 1, maxNodes), "clients that run at the same time, each with a disk of its own: a, b, c…"},
+	{"repeats", "repeats", count(func(s *Spec) *int { return &s.Repeats }, 1, 1000), "runs of each cell"},
+	{"guest.memory", "memory", bytes(func(s *Spec) *int64 { return &s.Guest.Memory }, 64<<20, 16<<40, 1<<20), "memory of each guest"},
+	{"guest.cpus", "cpus", count(func(s *Spec) *int { return &s.Guest.CPUs }, 1, 255), "CPUs of each guest"},
+	{"guest.machine", "machine", oneOf(func(s *Spec) *string { return &s.Guest.Machine }, "pc", "q35", "microvm"), "QEMU's machine type"},
+	{"guest.accel", "accel", oneOf(func(s *Spec) *string { return &s.Guest.Accel }, "auto", "kvm", "tcg"),
+		"auto: KVM where a guest boots with it, else TCG, QEMU's emulation"},
+	{"guest.kernel", "kernel", anyText(func(s *Spec) *string { return &s.Guest.Kernel }), "kernel image; auto: the host's newest with modules"},
+	{"guest.image", "image", anyText(func(s *Spec) *string { return &s.Guest.Image }), "disk image with a root file system, never written to"},
+	{"guest.image-format", "image-format", oneOf(func(s *Spec) *string { return &s.Guest.ImageFormat }, "raw", "qcow2"), "format of the image; raw if an image is given"},
+	{"guest.boot", "boot", oneOf(func(s *Spec) *string { return &s.Guest.Boot }, "kernel", "image"),
+		"kernel: the kernel with vmdisk as init; image: the image by itself, which starts `vmdisk lab agent`"},
+	{"guest.engine", "engine", oneOf(func(s *Spec) *string { return &s.Guest.Engine }, "vmdisk", "fio"),
+		"what runs the jobs: the built-in engine, or the fio of the image (of the host for host clients)"},
+	{"disk.size", "disk", bytes(func(s *Spec) *int64 { return &s.Disk.Size }, 1<<20, 1<<50, 4<<10), "virtual size of each disk"},
+	{"disk.data", "data", bytes(func(s *Spec) *int64 { return &s.Disk.Data }, 0, 1<<50, 4<<10), "how much data the golden disk holds, which backings clone or copy"},
+	{"disk.file-system", "file-system", oneOf(func(s *Spec) *string { return &s.Disk.FileSystem }, noFileSystem, "ext4", "xfs"),
+		"of the golden disk; guests mount it and make the jobs' files on it, host clients use the disk itself"},
+	{"devices", "devices", deviceList, "block devices of yours, and PCI addresses for devices that want one, that backing=device stands for: what is on them is lost"},
 }
 
 // maxNodes is how many names there are, a to z.
@@ -52,58 +91,67 @@ func defaultSpec() *Spec {
 	}
 }
 
-func oneOf(p func(*Spec) *string, values ...string) func(*Spec, string) error {
-	return func(s *Spec, value string) error {
+func oneOf(p func(*Spec) *string, values ...string) kind {
+	assign := func(s *Spec, value string) error {
 		if !slices.Contains(values, value) {
 			return noneOf(value, values)
 		}
 		*p(s) = value
 		return nil
 	}
+	return kind{strings.Join(values, ", "), assign, func(s *Spec) string { return *p(s) }}
 }
 
-func count(p func(*Spec) *int, low, high int64) func(*Spec, string) error {
-	return func(s *Spec, value string) error {
+func count(p func(*Spec) *int, low, high int64) kind {
+	assign := func(s *Spec, value string) error {
 		n, err := number(value, low, high)
 		if err == nil {
 			*p(s) = int(n)
 		}
 		return err
 	}
+	return kind{fmt.Sprintf("%d to %d", low, high), assign, func(s *Spec) string { return strconv.Itoa(*p(s)) }}
 }
 
 // bytes is a size from low to high in multiples of unit.
-func bytes(p func(*Spec) *int64, low, high, unit int64) func(*Spec, string) error {
-	return func(s *Spec, value string) error {
+func bytes(p func(*Spec) *int64, low, high, unit int64) kind {
+	form := fmt.Sprintf("%s to %s in multiples of %s", diskurl.FormatSize(low), diskurl.FormatSize(high), diskurl.FormatSize(unit))
+	assign := func(s *Spec, value string) error {
 		n, err := diskurl.ParseSize(value)
 		if err != nil {
 			return err
 		}
 		if n < low || n > high || n%unit != 0 {
-			return fmt.Errorf("%s: want %s to %s in multiples of %s", value, diskurl.FormatSize(low), diskurl.FormatSize(high), diskurl.FormatSize(unit))
+			return fmt.Errorf("%s: want %s", value, form)
 		}
 		*p(s) = n
 		return nil
 	}
+	return kind{form, assign, func(s *Spec) string { return diskurl.FormatSize(*p(s)) }}
 }
 
-func anyText(p func(*Spec) *string) func(*Spec, string) error {
-	return func(s *Spec, value string) error {
+func anyText(p func(*Spec) *string) kind {
+	assign := func(s *Spec, value string) error {
 		if value == "" || strings.ContainsRune(value, 0) {
 			return fmt.Errorf("%q is no path", value)
 		}
 		*p(s) = value
 		return nil
 	}
+	return kind{"PATH", assign, func(s *Spec) string { return *p(s) }}
 }
 
-func devices(s *Spec, value string) error {
-	list := strings.Split(value, ",")
-	if err := checkDevices(list); err != nil {
-		return err
-	}
-	s.Devices = list
-	return nil
+var deviceList = kind{
+	form: "PATH or PCI address, …",
+	assign: func(s *Spec, value string) error {
+		list := strings.Split(value, ",")
+		if err := checkDevices(list); err != nil {
+			return err
+		}
+		s.Devices = list
+		return nil
+	},
+	get: func(s *Spec) string { return strings.Join(s.Devices, ",") },
 }
 
 // validate checks what takes more than one field.
