@@ -47,6 +47,10 @@ type Request struct {
 	Stdin    io.Reader
 	stdin    []byte
 	Progress func(engine.Status)
+	// Gate, if not nil, is called in each round when files are laid out and disks and
+	// queues are open; the first I/O is issued when it returns. Its error ends the
+	// run as an interruption does.
+	Gate func(context.Context) error
 }
 
 // unit is what runs as one: all job files, or one of them in repeated runs.
@@ -202,7 +206,7 @@ func (q *Request) units() ([]*unit, error) {
 
 func (q *Request) once(ctx context.Context, u *unit, k *keeper) (*result.Run, error) {
 	prep := &layout.Preparer{Force: q.Force}
-	cfg := engine.Config{Plan: u.plan, OneDisk: q.Target != "", Open: q.Open, Progress: q.Progress,
+	cfg := engine.Config{Plan: u.plan, OneDisk: q.Target != "", Open: q.Open, Progress: q.Progress, Gate: q.Gate,
 		Invalidate: func(name string) error { return q.local(name, layout.Invalidate) },
 		Devices: func(name string) []string {
 			if name = q.path(name); name == "" {

@@ -45,6 +45,9 @@ type Config struct {
 	Progress func(Status)
 	// Devices returns the kernel's names of the block devices below a file name.
 	Devices func(name string) []string
+	// Gate, if not nil, is called once, when the first phase is laid out and open and
+	// its workers wait. The first I/O is issued when it returns; on an error none is.
+	Gate func(context.Context) error
 }
 
 // Status is the state of a run for a progress line.
@@ -74,6 +77,7 @@ type runState struct {
 	workers []*worker
 	done    map[string]*doneGroup // by job name, for wait_for
 	phase   atomic.Int32
+	shut    bool // the gate did not open
 }
 
 // doneGroup counts the unfinished jobs of one name.
@@ -131,7 +135,7 @@ func (r *runState) phases(ctx context.Context) error {
 		if err := r.runPhase(ctx, jobs); err != nil {
 			return err
 		}
-		if ended(ctx) {
+		if ended(ctx) || r.shut {
 			r.markRest(phase)
 			break
 		}
@@ -181,10 +185,31 @@ func (r *runState) startAll(ctx context.Context, jobs []*worker) {
 		wg.Go(func() { w.thread(ctx, prepared.Done, ready) })
 	}
 	prepared.Wait()
+	if err := r.gate(ctx); err != nil {
+		r.shut = true
+		for _, w := range jobs {
+			w.stop.Store(true)
+			w.res.Interrupted = true
+		}
+	}
 	stop := r.startSampler(jobs)
 	close(ready)
 	wg.Wait()
 	stop()
+}
+
+// gate waits until the first phase may begin. An error of it ends the run before
+// any I/O, as an interruption does.
+func (r *runState) gate(ctx context.Context) error {
+	if r.phase.Load() > 0 {
+		return nil
+	}
+	var err error
+	if r.cfg.Gate != nil {
+		err = r.cfg.Gate(ctx)
+	}
+	r.out.Opened = time.Since(r.start)
+	return err
 }
 
 // finished tells those who wait for the job, and ends others where the job file

@@ -217,6 +217,9 @@ type Run struct {
 	JobFiles []JobText
 	Started  time.Time
 	Elapsed  time.Duration
+	// Opened is when, since Started, the first phase was laid out and open and its
+	// first I/O was issued.
+	Opened   time.Duration
 	Jobs     []*Job
 	Disks    []DiskUse
 	Host     []HostPoint
