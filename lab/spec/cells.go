@@ -316,8 +316,6 @@ func (s *Spec) judge(c *Cell, work *Workload, w *Sweep) (impossible string, err 
 		return "", errAt(work.Pos, "workload %s: precondition=%s writes the disk before the first pass: sweep %s, which varies pass, needs precondition: none", work.Name, work.Precondition, w.Name)
 	case filed && c.Setup.Pass == "second":
 		return "pass=second writes over the whole disk, and with it over its file system: --set file-system=none", nil
-	case filed && slices.Contains([]string{"sparse", "falloc", "full"}, c.Setup.Backing):
-		return "backing=" + c.Setup.Backing + " is a new disk without a file system: backing=copy, or --set file-system=none", nil
 	}
 	if c.Setup.Backing != "device" && !strings.HasPrefix(c.Setup.Backing, "device:") && !strings.HasPrefix(c.Setup.Backing, "url:") {
 		if err := fits(plan, s.Disk.Size, c.FileSystem); err != nil {

@@ -281,7 +281,7 @@ func TestCellErrors(t *testing.T) {
 		"bs: [4k, 8k] | - | workloads: [{name: w, job: \"[j]\\nbssplit=4k/50:8k/50\"}]":                                   `bs=4k is not possible: bs: job j has bssplit, which wins`,
 		"aio: threads | exclude: [{aio: threads}]":                                                                        `x.yaml:5:3: sweep s: every combination is excluded`,
 		"pass: [first, second] | - | disk: {file-system: ext4}; workloads: [{name: w, job: \"[j]\\nsize=1m\"}]":           `pass=second is not possible: pass=second writes over the whole disk`,
-		"backing: [copy, full] | - | disk: {file-system: ext4}; workloads: [{name: w, job: \"[j]\\nsize=1m\"}]":           `backing=full is a new disk without a file system`,
+		"backing: [copy, full] | - | disk: {file-system: ext4}; workloads: [{name: w, job: \"[j]\\nsize=1m\"}]":           ``,
 		"pass: [first, second] | - | workloads: [{name: w, precondition: fill, job: \"[j]\"}]":                            `workload w: precondition=fill writes the disk before the first pass`,
 		"aio: threads | - | disk: {file-system: xfs}; workloads: [{name: w, precondition: fill, job: \"[j]\\nsize=1m\"}]": `x.yaml:3:13: workload w: precondition=fill writes over the whole disk, and with it over its file system`,
 		// sizes

@@ -209,7 +209,7 @@ func TestParseErrors(t *testing.T) {
 		strings.Repeat("# long\n", 10_000):  `1:1: larger than 65536 bytes`,
 		"name: x\nnodes: 1\n\tclient: host": `3:1: found character`,
 		// keys
-		"nmae: x\n":                 `1:1: unknown key "nmae" in the experiment (did you mean "name"?); known: axes, client,`,
+		"nam: x\n":                  `1:1: unknown key "nam" in the experiment (did you mean "name"?); known: axes, client,`,
 		"guest: {memroy: 1G}\n":     `1:9: unknown key "memroy" in guest (did you mean "memory"?)`,
 		"guest:\n  cpu: 1\n":        `2:3: unknown key "cpu" in guest (did you mean "cpus"?)`,
 		"guest: 5\n":                `1:8: guest: want keys with values`,

@@ -290,7 +290,7 @@ func conflictFilters(c *combo) string {
 // give puts devices of the user in the place of a bare backing=device. It returns
 // what is missing, "" if nothing is.
 func (c *combo) give(devices []string) string {
-	own := devices
+	var own []string
 	if c.Backing == "device" {
 		own = slices.DeleteFunc(slices.Clone(devices), func(d string) bool { return pciAddress.MatchString(d) != c.wantsPCI() })
 	} else if list, ok := strings.CutPrefix(c.Backing, "device:"); ok {

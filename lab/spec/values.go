@@ -198,7 +198,7 @@ var backings = []string{
 var backingAxis = axis{
 	name: "backing", form: strings.Join(backings, ", ") + ", device:PATH[;PATH…], url:URL",
 	help: "where a node's disk lies: copy, reflink, overlay, loop, tmpfs, lvm… and zvol… hold what the golden disk holds, " +
-		"sparse, falloc (reserved) and full (written with zeros) are new; device is a block device that is given (devices:), " +
+		"sparse, falloc (reserved) and full (written with zeros) are new, with the golden disk's file system if it has one; device is a block device that is given (devices:), " +
 		"its content is lost; url any disk URL, for host clients",
 	set: func(s *Setup, value string) error {
 		s.Backing = value
