@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,7 +22,9 @@ type benchLoad struct {
 var benchLoads = []benchLoad{
 	{"bench/cached-4k-qd32", "vmdisk bench and fio's io_uring engine with fixed buffers and file: 4 KiB random reads of a page-cached file",
 		[]string{"--rw=randread", "--bs=4k", "--iodepth=32", "--ioengine=io_uring", "--invalidate=0", "--norandommap"}, []string{"--fixedbufs=1", "--registerfiles=1"}, 1.0},
-	{"bench/null-4k-qd1", "vmdisk bench on null: and fio's null engine: the cost of the harness itself",
+	{"bench/null-4k-qd1", "vmdisk bench and fio with the null engine, which does nothing: the cost of the harness itself",
+		[]string{"--rw=randread", "--bs=4k", "--ioengine=null", "--norandommap"}, nil, 1.0},
+	{"bench/nulldisk-4k-qd1", "vmdisk bench on the disk null:, whose reads are zeros, and fio's null engine, which leaves the buffer alone",
 		[]string{"--rw=randread", "--bs=4k", "--ioengine=null", "--norandommap"}, nil, 1.0},
 	{"bench/direct-4k-qd32", "vmdisk bench and fio's io_uring engine with O_DIRECT: the device is the limit",
 		[]string{"--rw=randread", "--bs=4k", "--iodepth=32", "--ioengine=io_uring", "--direct=1", "--norandommap"}, []string{"--fixedbufs=1", "--registerfiles=1"}, 0.97},
@@ -39,13 +42,17 @@ func benchCases() []Case {
 }
 
 func (l benchLoad) contenders(e *Env) ([]Contender, error) {
-	ours, theirs := "null:100G", "--size=100g"
-	if !strings.Contains(l.name, "null") {
+	ours, theirs := []string{"--disk", "null:100G"}, "--size=100g"
+	switch l.name {
+	case "bench/nulldisk-4k-qd1":
+	case "bench/null-4k-qd1":
+		ours = []string{theirs}
+	default:
 		image, err := fullDisk(e)
 		if err != nil {
 			return nil, err
 		}
-		ours, theirs = "raw:"+image, "--filename="+image
+		ours, theirs = []string{"--disk", "raw:" + image}, "--filename="+image
 		if !strings.Contains(l.name, "direct") {
 			if err := exec.Command("cat", image).Run(); err != nil {
 				return nil, fmt.Errorf("read %s into the page cache: %w", image, err)
@@ -67,7 +74,7 @@ func (l benchLoad) contenders(e *Env) ([]Contender, error) {
 		}
 	}
 	return []Contender{
-		{Name: oursName + " bench", Run: run(e.Bin, append([]string{"bench", "--disk", ours}, common...)...)},
-		{Name: "fio", Run: run("fio", append(append([]string{theirs}, common...), l.fio...)...)},
+		{Name: oursName + " bench", Run: run(e.Bin, slices.Concat([]string{"bench"}, ours, common)...)},
+		{Name: "fio", Run: run("fio", slices.Concat([]string{theirs}, common, l.fio)...)},
 	}, nil
 }

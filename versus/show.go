@@ -102,7 +102,7 @@ func verdictLine(v Verdict, unit Unit) string {
 	if v.Peer == "" {
 		return fmt.Sprintf("%s: %s: %s", word, v.Goal, show(unit, v.Actual))
 	}
-	return fmt.Sprintf("%s: %s of %s: %.2fx", word, v.Goal, v.Peer, v.Actual)
+	return fmt.Sprintf("%s: %s of %s: %.3fx", word, v.Goal, v.Peer, v.Actual)
 }
 
 // summary lists the goals of all cases in one table.
@@ -114,7 +114,7 @@ func summary(results []Result) *report.Table {
 	for _, res := range results {
 		for _, v := range res.Goals {
 			all++
-			word, actual := "MISSED", fmt.Sprintf("%.2fx", v.Actual)
+			word, actual := "MISSED", fmt.Sprintf("%.3fx", v.Actual)
 			if v.Peer == "" {
 				actual = show(res.Unit, v.Actual)
 			}

@@ -27,6 +27,9 @@ func (w *worker) issueAll(ctx context.Context) error {
 		if err := w.await(ctx, held); err != nil {
 			return w.drainAfter(ctx, err)
 		}
+		if w.verify == nil {
+			continue
+		}
 		if err := w.backlogDue(ctx); err != nil {
 			return w.drainAfter(ctx, err)
 		}
@@ -75,11 +78,17 @@ func (w *worker) issueMore(ctx context.Context) (held int64, err error) {
 			if len(w.pending) > 0 {
 				return 0, nil // the queue is busy
 			}
+			if w.full() {
+				break
+			}
 			w.checkEnd(ctx)
 		}
 		if w.bytes >= w.limit || w.job.NumberIOs > 0 && w.count >= w.job.NumberIOs {
 			w.checkEnd(ctx)
 		}
+	}
+	if len(w.pending) == 0 {
+		return held, err
 	}
 	if err2 := w.submit(); err == nil {
 		err = err2
@@ -115,9 +124,11 @@ func (w *worker) choose() (held int64, err error) {
 		w.ending = true
 		return 0, nil
 	}
-	dir, intended, held := w.rate.pick(w.draws.Dir(), w.now)
-	if held > 0 {
-		return w.holdBack(held)
+	dir, intended := w.draws.Dir(), int64(0)
+	if w.rate.any {
+		if dir, intended, held = w.rate.pick(dir, w.now()); held > 0 {
+			return w.holdBack(held)
+		}
 	}
 	off, n, ok := t.stream.Next(dir)
 	if !ok {
@@ -135,7 +146,9 @@ func (w *worker) choose() (held int64, err error) {
 		}
 	}
 	w.draws.Issued(dir)
-	w.rate.issued(dir, n)
+	if w.rate.any {
+		w.rate.issued(dir, n)
+	}
 	w.prepare(t, dir, off, n, intended)
 	w.bytes += n
 	w.count++
@@ -169,6 +182,12 @@ func (w *worker) passOver(t *target) {
 
 // pickTarget chooses the file of the next I/O.
 func (w *worker) pickTarget() *target {
+	if len(w.targets) == 1 { // the usual case, without a division
+		if t := w.targets[0]; !t.ended {
+			return t
+		}
+		return nil
+	}
 	if w.job.FileService == "random" {
 		return w.drawTarget()
 	}
@@ -317,7 +336,11 @@ func (w *worker) submit() error {
 		w.res.Submit[mapIndex(took)]++
 		w.res.Submits++
 		w.res.Issued += uint64(took)
-		w.pending = w.pending[:copy(w.pending, w.pending[took:])]
+		if took == len(w.pending) {
+			w.pending = w.pending[:0]
+		} else {
+			w.pending = w.pending[:copy(w.pending, w.pending[took:])]
+		}
 		if err != nil {
 			return fmt.Errorf("submit: %w", err)
 		}

@@ -54,11 +54,7 @@ func (r *rater) shift(delta int64) {
 
 // pick returns the direction to go and its intended time, or the time to wait
 // for. The direction drawn gives way to another one that is due.
-func (r *rater) pick(drawn int, now func() int64) (dir int, intended, held int64) {
-	if !r.any {
-		return drawn, 0, 0
-	}
-	t := now()
+func (r *rater) pick(drawn int, t int64) (dir int, intended, held int64) {
 	if p := &r.dirs[drawn]; p.perSecond == 0 {
 		return drawn, 0, 0
 	} else if int64(p.next) <= t {

@@ -131,7 +131,7 @@ func (w *worker) simulate() {
 
 // backlogDue verifies what verify_backlog has collected.
 func (w *worker) backlogDue(ctx context.Context) error {
-	if w.verify == nil || w.job.VerifyBacklog == 0 || int64(len(w.vlog.list)-w.vlog.verified) < w.job.VerifyBacklog {
+	if w.job.VerifyBacklog == 0 || int64(len(w.vlog.list)-w.vlog.verified) < w.job.VerifyBacklog {
 		return nil
 	}
 	if err := w.drain(ctx); err != nil {

@@ -203,7 +203,7 @@ func (w *worker) setup() error {
 		return err
 	}
 	for _, t := range w.targets {
-		q, err := t.d.NewQueue(j.Depth + 1)
+		q, err := w.queue(t)
 		if err != nil {
 			return err
 		}
@@ -229,6 +229,14 @@ func (w *worker) setup() error {
 	w.logs.init(w)
 	w.target.init(w)
 	return w.invalidate()
+}
+
+// queue makes the queue of a target.
+func (w *worker) queue(t *target) (disk.Queue, error) {
+	if w.fake() {
+		return &nothing{done: make([]disk.Completion, 0, w.job.Depth+1)}, nil
+	}
+	return t.d.NewQueue(w.job.Depth + 1)
 }
 
 func (w *worker) makeBuffers() error {
