@@ -251,37 +251,6 @@ func TestVerifyAcross(t *testing.T) {
 	}
 }
 
-// fio's own consumer reads our logs.
-func TestLogsFeedFio2gnuplot(t *testing.T) {
-	t.Parallel()
-	tool, err := exec.LookPath("fio2gnuplot")
-	if err != nil {
-		t.Fatal("fio2gnuplot is not installed (apt install fio)")
-	}
-	dir := t.TempDir()
-	r := run(t, "--name=j", "--filename="+filepath.Join(dir, "f"), "--size=16m", "--rw=randrw", "--bs=4k", "--ioengine=libaio", "--iodepth=8", "--write_bw_log=x", "--write_iops_log=x", "--write_lat_log=x", "--write_hist_log=x", "--log_hist_msec=5", "--log_avg_msec=5", "--rate_iops=4000")
-	names, err := r.WriteLogs(dir)
-	if err != nil || len(names) != 6 {
-		t.Fatalf("%v, %v", names, err)
-	}
-	for _, kind := range []string{"bw", "iops"} {
-		cmd := exec.Command(tool, "-p", "x_"+kind+".*.log", "-o", "out"+kind)
-		cmd.Dir = dir
-		if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("1 files Selected")) {
-			t.Errorf("fio2gnuplot %s: %v\n%s", kind, err, out)
-		}
-	}
-	data, err := os.ReadFile(filepath.Join(dir, "x_clat.1.log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var ms, value, direction, bs, prio int
-	if n, err := fmt.Sscanf(string(data), "%d, %d, %d, %d, %d", &ms, &value, &direction, &bs, &prio); n != 5 || err != nil || value == 0 {
-		t.Errorf("first line of the log: %.80q (%v)", data, err)
-	}
-}
-
-// Our JSON+ bins are fio's: the percentiles that follow from them are those beside.
 func TestCompareReadsBoth(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

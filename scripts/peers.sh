@@ -8,6 +8,7 @@ set -eu
 # Command or file that proves the package, and the Debian package.
 peers='
 fio                     fio
+gnuplot                 gnuplot-nox
 nbdkit                  nbdkit
 nbdcopy                 libnbd-bin
 nbdsh                   python3-libnbd

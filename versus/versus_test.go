@@ -241,7 +241,7 @@ func TestOutput(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, want := range []string{"130 /s", "met: value >= 1.30x of peer: 1.30x", "MISSED: value <= 1 /s", "1 of 2 goals met"} {
+	for _, want := range []string{"130 /s", "met: value >= 1.30x of peer: 1.300x", "MISSED: value <= 1 /s", "1 of 2 goals met"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, b.String())
 		}

@@ -11,7 +11,10 @@ type engineInfo struct {
 	refuse string // why this engine cannot run a job here
 }
 
-const notDisk = "it does no disk I/O"
+const (
+	notDisk      = "it does no disk I/O"
+	remoteMemory = "remote persistent memory is no disk URL"
+)
 
 // engines maps fio's I/O engines to what they are here: every disk engine drives
 // the same queue, and differs in depth alone.
@@ -33,6 +36,8 @@ var engines = map[string]engineInfo{
 	"pmemblk": {refuse: "persistent memory is no disk URL"}, "dev-dax": {refuse: "persistent memory is no disk URL"},
 	"libpmem": {refuse: "persistent memory is no disk URL"},
 	"xnvme":   {refuse: "it needs a user-space NVMe driver"}, "libblkio": {refuse: "it needs the libblkio library"},
+	"librpma_apm_client": {refuse: remoteMemory}, "librpma_apm_server": {refuse: remoteMemory},
+	"librpma_gpspm_client": {refuse: remoteMemory}, "librpma_gpspm_server": {refuse: remoteMemory},
 	"rbd": {refuse: "it needs Ceph's library"}, "rados": {refuse: "it needs Ceph's library"},
 	"gfapi": {refuse: "it needs Gluster's library"}, "gfapi_async": {refuse: "it needs Gluster's library"},
 	"libiscsi": {refuse: "it needs the libiscsi library"}, "nfs": {refuse: "it needs the libnfs library"},

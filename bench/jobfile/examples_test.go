@@ -3,21 +3,27 @@ package jobfile
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 )
 
-// examplesDir is where the examples of fio's source package are looked for. They
-// are not part of this repository; $FIO_EXAMPLES names another place.
+// examplesDir is the folder of the examples of fio's source package, which
+// scripts/fioexamples.sh fetches once (they are not part of this repository);
+// $FIO_EXAMPLES names those of another release.
 func examplesDir(t *testing.T) string {
-	for _, dir := range []string{os.Getenv("FIO_EXAMPLES"), "/usr/share/doc/fio/examples", "/usr/share/fio/examples"} {
-		if files, _ := filepath.Glob(filepath.Join(dir, "*.fio")); dir != "" && len(files) > 0 {
-			return dir
-		}
+	if dir := os.Getenv("FIO_EXAMPLES"); dir != "" {
+		return dir
 	}
-	t.Skip("fio's examples/*.fio are not here (Debian's package leaves them out); set FIO_EXAMPLES to the folder of fio's source")
-	return ""
+	cmd := exec.Command("../../scripts/fioexamples.sh")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("scripts/fioexamples.sh: %v\n%s", err, &stderr)
+	}
+	return strings.TrimSpace(string(out))
 }
 
 // noDisk reports whether an example is about something else than disk I/O: an
@@ -67,6 +73,9 @@ func TestFioExamples(t *testing.T) {
 			continue
 		}
 		t.Logf("refused: %v", err)
+	}
+	if disks < 30 {
+		t.Errorf("only %d of %d examples concern disks", disks, len(files))
 	}
 	t.Logf("%d of %d examples concern disks, %d of them parse", disks, len(files), parsed)
 	if parsed*100 < disks*95 {
