@@ -13,11 +13,10 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/vmdisk/vmdisk/bench"
-	"github.com/vmdisk/vmdisk/bench/engine"
 	"github.com/vmdisk/vmdisk/bench/jobfile"
 	"github.com/vmdisk/vmdisk/bench/result"
-	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/diskurl"
+	"github.com/vmdisk/vmdisk/lab/agent"
 	"github.com/vmdisk/vmdisk/report"
 )
 
@@ -180,7 +179,7 @@ func (b *benchFlags) check(files, fio []string) error {
 	}
 	b.request.Target = b.disk
 	b.request.Version = "vmdisk-" + buildVersion().Version
-	b.request.Open = b.open
+	b.request.Open = agent.Opener{URL: b.disk, Options: b.opening(false)}.Open
 	if b.disk == "" {
 		return nil
 	}
@@ -190,25 +189,6 @@ func (b *benchFlags) check(files, fio []string) error {
 	}
 	b.request.Local, b.request.LocalPath = u.Local(), u.Path
 	return nil
-}
-
-// open opens the target, or a file that a job names.
-func (b *benchFlags) open(ctx context.Context, q engine.OpenRequest) (*disk.Disk, error) {
-	o := b.opening(!q.Write)
-	if q.Null > 0 {
-		return diskurl.Open(ctx, fmt.Sprintf("null:%d", q.Null), diskurl.Options{})
-	}
-	name := b.disk
-	if q.Name != "" {
-		name, o.Format = "raw:"+q.Name, ""
-	}
-	if q.Direct && (o.Cache == "writeback" || o.Cache == "") {
-		o.Cache = "none"
-	}
-	if q.Pool && (o.AIO == "auto" || o.AIO == "") {
-		o.AIO = "threads"
-	}
-	return diskurl.Open(ctx, name, o)
 }
 
 func (b *benchFlags) perform(c *cobra.Command, plan *jobfile.Plan) (err error) {

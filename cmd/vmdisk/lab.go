@@ -21,7 +21,7 @@ func newLab() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newLabList(), newLabRun())
+	c.AddCommand(newLabList(), newLabRun(), newLabAgent())
 	return c
 }
 

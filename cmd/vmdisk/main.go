@@ -11,9 +11,17 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/vmdisk/vmdisk/lab/agent"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	if os.Getpid() == 1 && len(os.Args) == 1 {
+		// A guest of the lab, whose init this program is.
+		agent.Init(agent.Options{Version: buildVersion().Version})
+	}
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
 
 // verbs are the commands of this build, in the order of the help. A verb is
 // listed once its code works.

@@ -161,6 +161,8 @@ type Result struct {
 	Notes  []string `json:"notes,omitempty"`
 	// JSON is what `vmdisk bench --output-format json+` or fio's printed.
 	JSON json.RawMessage `json:"json,omitempty"`
+	// Text is the same for people.
+	Text string `json:"text,omitempty"`
 	// Err is set when the run did not do all it was asked for.
 	Err string `json:"error,omitempty"`
 }

@@ -1,0 +1,271 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/diskurl"
+)
+
+// testDisk is the node's disk, prepared.
+type testDisk struct {
+	opener   Opener
+	path     string // of a local file or device
+	mount    string // of its file system, "" if jobs use the disk itself
+	guest    bool
+	image    *imageRoot // fio's root, nil if none
+	prepared Prepared
+}
+
+// testMount is where a guest's file system is.
+const testMount = "/mnt/test"
+
+func (d *testDisk) close() {
+	if d == nil {
+		return
+	}
+	if d.mount != "" {
+		_ = unix.Unmount(d.mount, 0)
+	}
+	d.image.close()
+}
+
+// openDisk finds the disk and makes it ready. tell gets the share of a fill that
+// is done.
+func openDisk(ctx context.Context, p Prepare, tell func(share float64)) (_ *testDisk, err error) {
+	d := &testDisk{}
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	if p.URL != "" {
+		err = d.hostDisk(p)
+	} else {
+		err = d.guestDisk(ctx, p)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if d.prepared.Size, err = d.size(ctx); err != nil {
+		return nil, err
+	}
+	if p.Fill {
+		if err := d.fill(ctx, tell); err != nil {
+			return nil, fmt.Errorf("fill: %w", err)
+		}
+	}
+	if d.guest && p.FileSystem != "" && p.FileSystem != "none" {
+		if err := d.mountOn(testMount, p.FileSystem); err != nil {
+			return nil, err
+		}
+	}
+	if p.Image {
+		if d.image, err = openImage(ctx, d.prepared.Device); err != nil {
+			return nil, err
+		}
+	}
+	d.prepared.Fio = fioVersion(d.image.path())
+	return d, nil
+}
+
+func (d *testDisk) hostDisk(p Prepare) error {
+	u, err := diskurl.Parse(p.URL)
+	if err != nil {
+		return err
+	}
+	if u.Local() {
+		d.path = u.Path
+	}
+	d.opener = Opener{URL: p.URL, Options: diskurl.Options{Cache: p.Cache, AIO: p.AIO, Filters: p.Filters}}
+	return nil
+}
+
+func (d *testDisk) guestDisk(ctx context.Context, p Prepare) error {
+	name, err := findDisk(ctx, p.Serial)
+	if err != nil {
+		return err
+	}
+	d.guest, d.path = true, "/dev/"+name
+	d.opener = Opener{URL: "raw:" + d.path}
+	d.prepared.Device = name
+	d.prepared.Scheduler, err = setScheduler(name, p.Scheduler)
+	return err
+}
+
+func (d *testDisk) mountOn(dir, kind string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(d.path, dir, kind, unix.MS_NOATIME, ""); err != nil {
+		return fmt.Errorf("mount %s as %s: %w", d.path, kind, err)
+	}
+	d.mount, d.prepared.Mount = dir, dir
+	return nil
+}
+
+func (d *testDisk) size(ctx context.Context) (int64, error) {
+	o := d.opener.Options
+	o.ReadOnly = true
+	x, err := diskurl.Open(ctx, d.opener.URL, o)
+	if err != nil {
+		return 0, err
+	}
+	size := x.Info().Size
+	return size, x.Close()
+}
+
+// Of a fill: requests of fillSize, fillDepth at a time.
+const (
+	fillSize  = 1 << 20
+	fillDepth = 4
+)
+
+// fill writes every block of the disk, with data that does not compress and
+// differs from block to block.
+func (d *testDisk) fill(ctx context.Context, tell func(float64)) (err error) {
+	o := d.opener.Options
+	if d.guest {
+		o.Cache = "none"
+	}
+	x, err := diskurl.Open(ctx, d.opener.URL, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, x.Close()) }()
+	size := x.Info().Size
+	last := time.Now()
+	for at := int64(0); at < size; at += fillDepth * fillSize {
+		if err := fillBatch(ctx, x, at, size); err != nil {
+			return err
+		}
+		if time.Since(last) > time.Second {
+			last = time.Now()
+			tell(float64(at) / float64(size))
+		}
+	}
+	return x.Flush(ctx)
+}
+
+func fillBatch(ctx context.Context, x *disk.Disk, at, size int64) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for i := range int64(fillDepth) {
+		off := at + i*fillSize
+		if off >= size {
+			break
+		}
+		g.Go(func() error {
+			p := make([]byte, min(fillSize, size-off))
+			var seed [32]byte
+			copy(seed[:], fmt.Sprint(off))
+			if _, err := rand.NewChaCha8(seed).Read(p); err != nil {
+				return err
+			}
+			return x.WriteAt(ctx, p, off, 0)
+		})
+	}
+	return g.Wait()
+}
+
+// notDisks are names of block devices that are no guest's disk.
+var notDisks = []string{"loop", "ram", "zram", "sr", "fd", "dm-", "nbd", "md"}
+
+// findWait is how long a disk may take to show up: a bus is scanned in the
+// background.
+const findWait = 20 * time.Second
+
+// findDisk returns the kernel's name of the disk with a serial number; where no
+// disk has it, of the first that is not the image's.
+func findDisk(ctx context.Context, serial string) (string, error) {
+	// Devices without a serial number are only taken when the scan has had its time.
+	const patience = 3 * time.Second
+	begun := time.Now()
+	for {
+		first := ""
+		for _, name := range blockDevices() {
+			got := serialOf(name)
+			if got == serial && serial != "" {
+				return name, nil
+			}
+			if first == "" && got != imageSerial {
+				first = name
+			}
+		}
+		if first != "" && time.Since(begun) > patience {
+			return first, nil
+		}
+		if time.Since(begun) > findWait {
+			return "", fmt.Errorf("the guest has no disk (it has: %s): its kernel may lack the driver", strings.Join(blockDevices(), " "))
+		}
+		select {
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func blockDevices() []string {
+	entries, err := os.ReadDir("/sys/block")
+	if err != nil {
+		return nil
+	}
+	var names []string
+next:
+	for _, e := range entries {
+		for _, prefix := range notDisks {
+			if strings.HasPrefix(e.Name(), prefix) {
+				continue next
+			}
+		}
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// imageSerial is the serial number of the disk with the guest image's root.
+const imageSerial = "vmdisk-image"
+
+// serialOf reads a disk's serial number where its bus has it: virtio, NVMe, or page
+// 0x80 of SCSI and ATA disks, which begins with four bytes of header.
+func serialOf(name string) string {
+	for _, file := range []string{"serial", "device/serial"} {
+		if text, err := os.ReadFile(filepath.Join("/sys/block", name, file)); err == nil {
+			return strings.TrimSpace(string(text))
+		}
+	}
+	if page, err := os.ReadFile(filepath.Join("/sys/block", name, "device/vpd_pg80")); err == nil && len(page) > 4 {
+		return strings.Trim(string(page[4:]), " \x00\n")
+	}
+	return ""
+}
+
+// setScheduler sets the I/O scheduler of a disk and returns the one in force.
+func setScheduler(name, want string) (string, error) {
+	file := filepath.Join("/sys/block", name, "queue/scheduler")
+	if want != "" && want != "default" {
+		if err := os.WriteFile(file, []byte(want), 0); err != nil {
+			return "", fmt.Errorf("scheduler %s of %s: %w; the guest's kernel may lack it", want, name, err)
+		}
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", nil // a device without a choice
+	}
+	_, rest, ok := strings.Cut(string(text), "[")
+	now, _, _ := strings.Cut(rest, "]")
+	if !ok {
+		return strings.TrimSpace(string(text)), nil
+	}
+	return now, nil
+}

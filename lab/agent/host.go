@@ -1,0 +1,137 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// HostClient is a node without a guest: a process of this host.
+type HostClient struct {
+	cmd    *exec.Cmd
+	conn   *Conn
+	log    *os.File
+	exited chan struct{}
+	wg     sync.WaitGroup
+}
+
+// connectTime is what a client gets to start.
+const connectTime = 30 * time.Second
+
+// StartHost starts `vmdisk lab agent`, with vmdisk the path of the program, and
+// waits until it has connected. Its socket and messages lie in dir. It dies with
+// this process.
+func StartHost(ctx context.Context, vmdisk, dir, name string) (_ *HostClient, err error) {
+	socket := filepath.Join(dir, "agent.sock")
+	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", socket)
+	if err != nil {
+		return nil, fmt.Errorf("client %s: %w", name, err)
+	}
+	defer func() { _ = l.Close() }()
+	h := &HostClient{exited: make(chan struct{})}
+	if h.log, err = os.Create(filepath.Join(dir, "agent.log")); err != nil {
+		return nil, err
+	}
+	// Not CommandContext: the node is stopped in order, over its channel.
+	h.cmd = exec.Command(vmdisk, "lab", "agent", "--socket", socket)
+	h.cmd.Stdout, h.cmd.Stderr = h.log, h.log
+	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := h.start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("client %s: %w", name, err), h.log.Close())
+	}
+	conn, err := h.accept(ctx, l)
+	if err != nil {
+		text, _ := os.ReadFile(h.log.Name())
+		return nil, errors.Join(fmt.Errorf("client %s: %w: %s", name, err, lastLine(text)), h.Close())
+	}
+	h.conn = NewConn(conn)
+	return h, nil
+}
+
+// start runs the process on a thread that lives as long as it: the kernel sends
+// Pdeathsig when the thread that forked ends, not the process.
+func (h *HostClient) start() error {
+	started := make(chan error, 1)
+	h.wg.Go(func() {
+		runtime.LockOSThread() // not unlocked: the thread ends with the goroutine
+		err := h.cmd.Start()
+		started <- err
+		if err == nil {
+			_ = h.cmd.Wait()
+		}
+		close(h.exited)
+	})
+	return <-started
+}
+
+func (h *HostClient) accept(ctx context.Context, l net.Listener) (net.Conn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, connectTime, fmt.Errorf("it did not connect within %v", connectTime))
+	defer cancel()
+	type accepted struct {
+		conn net.Conn
+		err  error
+	}
+	got := make(chan accepted, 1)
+	go func() { // ends with the listener, which the caller closes
+		c, err := l.Accept()
+		got <- accepted{c, err}
+	}()
+	var why error
+	select {
+	case a := <-got:
+		return a.conn, a.err
+	case <-h.exited:
+		why = errors.New("it ended at once")
+	case <-ctx.Done():
+		why = context.Cause(ctx)
+	}
+	_ = l.Close()
+	if a := <-got; a.conn != nil {
+		_ = a.conn.Close()
+	}
+	return nil, why
+}
+
+// Conn is the channel to the client.
+func (h *HostClient) Conn() *Conn { return h.conn }
+
+// PID is the client's process.
+func (h *HostClient) PID() int { return h.cmd.Process.Pid }
+
+// Exited is closed when the process has ended.
+func (h *HostClient) Exited() <-chan struct{} { return h.exited }
+
+// Close ends the channel and the process.
+func (h *HostClient) Close() error {
+	var err error
+	if h.conn != nil {
+		err = h.conn.Close()
+	}
+	select {
+	case <-h.exited: // it ends when its channel does
+	case <-time.After(time.Second):
+	}
+	_ = syscall.Kill(-h.cmd.Process.Pid, syscall.SIGKILL) // its own children too
+	h.wg.Wait()
+	return errors.Join(err, h.log.Close())
+}
+
+// ServeSocket serves the lab at a unix socket: the client's end of StartHost.
+func ServeSocket(ctx context.Context, path string, o Options) error {
+	c, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+	defer stop()
+	return Serve(ctx, c, o)
+}
