@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 
@@ -229,3 +230,6 @@ func monotonic() int64 {
 	}
 	return ts.Nano()
 }
+
+// CPUs is the number of CPUs that this process may run on.
+func CPUs() int { return runtime.NumCPU() }

@@ -21,8 +21,12 @@ type Results struct {
 	Environment Environment `json:"environment"`
 	Sweeps      []Sweep     `json:"sweeps"`
 	Cells       []Cell      `json:"cells"`
+	// Repeats of every cell that are planned.
+	Repeats int `json:"repeats"`
 	// Partial: the experiment was stopped; more cells wait.
 	Partial bool `json:"partial,omitempty"`
+	// Notes are what a reader must know of the whole, such as damaged runs.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // Sweep is one table of the experiment.
@@ -39,13 +43,20 @@ type Workload struct {
 	Name    string `json:"name"`
 	Title   string `json:"title,omitempty"`
 	JobFile string `json:"job_file"`
+	// Metric decides which cell wins: MetricIOPS, MetricBW or MetricReadP99. "": IOPS,
+	// or from blocks of 64 KiB on bandwidth.
+	Metric string `json:"metric,omitempty"`
 }
 
+// The metrics that can decide.
+const (
+	MetricIOPS    = "iops"
+	MetricBW      = "bw"
+	MetricReadP99 = "read_p99"
+)
+
 // Fact is one name and value of the environment.
-type Fact struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
-}
+type Fact = monitor.Fact
 
 // Environment is where the experiment ran: CPU, kernel, QEMU, file system, mount
 // options, mitigations, accelerator and the like.

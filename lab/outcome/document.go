@@ -1,0 +1,265 @@
+package outcome
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/vmdisk/vmdisk/report"
+)
+
+// Options add to a report what an experiment has of its own.
+type Options struct {
+	// Charts are written as files beside the page, and stand before the others in it.
+	Charts []NamedChart
+	// Sections come between the verdicts and the sweeps.
+	Sections []report.Section
+}
+
+// NamedChart is a chart with the name of its files, without extension.
+type NamedChart struct {
+	Name  string
+	Chart report.Chart
+}
+
+// analysis is results with what follows from them, worked out once.
+type analysis struct {
+	*Results
+	cells map[string]*CellFigures
+	o     Options
+}
+
+func analyse(r *Results, o Options) *analysis { return &analysis{r, r.figures(), o} }
+
+// Document is the report for a terminal: verdicts, tables, what did not run and why.
+func Document(r *Results, o Options) *report.Document { return analyse(r, o).document(false) }
+
+// Page is the report with all charts, for [report.HTML].
+func Page(r *Results, o Options) *report.Document { return analyse(r, o).document(true) }
+
+// document builds the report; page adds the charts and what only a page can fold away.
+func (a *analysis) document(page bool) *report.Document {
+	d := &report.Document{Title: a.title(), Facts: a.facts()}
+	d.Sections = append(d.Sections, a.verdictSection(page))
+	d.Sections = append(d.Sections, a.o.Sections...)
+	for i := range a.Sweeps {
+		d.Sections = append(d.Sections, a.sweepSections(&a.Sweeps[i], page)...)
+	}
+	d.Sections = append(d.Sections, a.skippedSection()...)
+	d.Sections = append(d.Sections, a.discardedSections()...)
+	if page {
+		d.Sections = append(d.Sections, a.jobSection())
+	}
+	return d
+}
+
+func (a *analysis) title() string {
+	if a.Title == "" {
+		return a.Experiment
+	}
+	return a.Experiment + ": " + a.Title
+}
+
+func (a *analysis) facts() []report.Fact {
+	counted, discarded, skipped := 0, 0, 0
+	for i := range a.Cells {
+		c := &a.Cells[i]
+		n := len(c.Counted())
+		counted, discarded = counted+n, discarded+len(c.Runs)-n
+		if len(c.Skipped) > 0 {
+			skipped++
+		}
+	}
+	facts := []report.Fact{{Name: "started", Value: a.Started.Format("2006-01-02 15:04:05 MST")}}
+	facts = append(facts, report.Fact{Name: "runs", Value: fmt.Sprintf("%d that count, %d discarded; %d of %d cells cannot run here", counted, discarded, skipped, len(a.Cells))})
+	if accel := a.Environment.Accel; accel != "" {
+		if a.Environment.AccelWhy != "" {
+			accel += " (" + a.Environment.AccelWhy + ")"
+		}
+		facts = append(facts, report.Fact{Name: "guests run by", Value: accel})
+	}
+	for _, f := range a.Environment.Facts {
+		facts = append(facts, report.Fact(f))
+	}
+	return facts
+}
+
+// verdictSection is what a reader in a hurry reads.
+func (a *analysis) verdictSection(page bool) report.Section {
+	s := report.Section{Title: "Verdicts"}
+	if a.Summary != "" {
+		s.Text = append(s.Text, a.Summary)
+	}
+	if a.Partial {
+		s.Text = append(s.Text, "The experiment was stopped before all runs were done: what is here is partial.")
+	}
+	s.Text = append(s.Text, a.Notes...)
+	for i := range a.Sweeps {
+		sweep := &a.Sweeps[i]
+		for j := range sweep.Workloads {
+			for _, v := range a.verdicts(sweep, &sweep.Workloads[j]) {
+				s.Text = append(s.Text, heading(a.Results, sweep, &sweep.Workloads[j])+" — "+v.Text)
+			}
+		}
+	}
+	if page {
+		for _, c := range a.o.Charts {
+			s.Items = append(s.Items, c.Chart)
+		}
+	}
+	return s
+}
+
+func (a *analysis) verdicts(s *Sweep, w *Workload) []Verdict {
+	return a.judge(s.Name, w.Name, a.cells)
+}
+
+// heading names a table: without what there is only one of.
+func heading(r *Results, s *Sweep, w *Workload) string {
+	var parts []string
+	if len(r.Sweeps) > 1 || len(s.Workloads) == 1 {
+		parts = append(parts, orName(s.Title, s.Name))
+	}
+	if len(s.Workloads) > 1 {
+		parts = append(parts, orName(w.Title, w.Name))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func orName(title, name string) string {
+	if title != "" {
+		return title
+	}
+	return name
+}
+
+// of are the cells of a sweep under a workload that have runs that count.
+func (a *analysis) of(s *Sweep, w *Workload) []*Cell {
+	var out []*Cell
+	for i := range a.Cells {
+		c := &a.Cells[i]
+		if c.Sweep == s.Name && c.Workload == w.Name && len(a.cells[c.ID].Runs) > 0 {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// sweepSections are a sweep's: its text, and for each workload the verdicts, the table,
+// charts, and each cell by itself.
+func (a *analysis) sweepSections(s *Sweep, page bool) []report.Section {
+	top := report.Section{Title: orName(s.Title, s.Name)}
+	if s.Text != "" {
+		top.Text = []string{s.Text}
+	}
+	out := []report.Section{top}
+	for i := range s.Workloads {
+		w := &s.Workloads[i]
+		cells := a.of(s, w)
+		part := report.Section{Title: orName(w.Title, w.Name), Sub: true}
+		if len(cells) == 0 {
+			part.Text = []string{"No run counts."}
+			out = append(out, part)
+			continue
+		}
+		for _, v := range a.verdicts(s, w) {
+			part.Text = append(part.Text, strings.TrimSpace(v.Text+" "+v.Ceiling))
+		}
+		if page {
+			for _, c := range a.workloadCharts(s, w, cells) {
+				part.Items = append(part.Items, c.Chart)
+			}
+		}
+		part.Items = append(part.Items, a.cellTable(s, cells))
+		out = append(out, part)
+		out = append(out, a.cellSections(cells, page)...)
+	}
+	return out
+}
+
+// cellSections show each cell's nodes; a page also what happened over time, in the
+// run nearest to the median.
+func (a *analysis) cellSections(cells []*Cell, page bool) []report.Section {
+	var out []report.Section
+	text := report.Section{Sub: true}
+	for _, c := range cells {
+		f := a.cells[c.ID]
+		if !page {
+			if c.Nodes > 1 {
+				text.Items = append(text.Items, nodeTable(c, f))
+			}
+			continue
+		}
+		s := report.Section{Title: c.Label() + median(f), Sub: true, Fold: true, Items: []report.Item{nodeTable(c, f)}}
+		for _, ch := range cellCharts(c, f) {
+			s.Items = append(s.Items, ch.Chart)
+		}
+		out = append(out, s)
+	}
+	if len(text.Items) > 0 {
+		out = append(out, text)
+	}
+	return out
+}
+
+// median says which run of several is shown.
+func median(f *CellFigures) string {
+	if len(f.Runs) < 2 {
+		return ""
+	}
+	return fmt.Sprintf(" (repeat %d of %d, the nearest to the median)", f.Runs[f.Median].Repeat, len(f.Runs))
+}
+
+func (a *analysis) skippedSection() []report.Section {
+	t := &report.Table{Columns: []report.Column{{Name: "cell"}, {Name: "why"}}}
+	for _, c := range a.Cells {
+		for i, why := range c.Skipped {
+			id := c.ID
+			if i > 0 {
+				id = ""
+			}
+			t.Add(id, why)
+		}
+	}
+	if len(t.Rows) == 0 {
+		return nil
+	}
+	return []report.Section{{Title: "Not run here", Items: []report.Item{t}}}
+}
+
+func (a *analysis) discardedSections() []report.Section {
+	t := &report.Table{Columns: []report.Column{{Name: "cell"}, {Name: "repeat"}, {Name: "why"}}}
+	consoles := report.Section{Title: "Consoles of guests that failed", Sub: true, Fold: true}
+	for _, c := range a.Cells {
+		for _, run := range c.Runs {
+			if run.Discarded == "" {
+				continue
+			}
+			t.Add(c.ID, run.Repeat, run.Discarded)
+			if run.Console != "" {
+				consoles.Items = append(consoles.Items, &report.Listing{Title: fmt.Sprintf("%s, repeat %d", c.ID, run.Repeat), Body: run.Console})
+			}
+		}
+	}
+	if len(t.Rows) == 0 {
+		return nil
+	}
+	out := []report.Section{{Title: "Discarded runs", Items: []report.Item{t}}}
+	if len(consoles.Items) > 0 {
+		out = append(out, consoles)
+	}
+	return out
+}
+
+func (a *analysis) jobSection() report.Section {
+	s := report.Section{Title: "Job files", Fold: true}
+	seen := map[string]bool{}
+	for _, sweep := range a.Sweeps {
+		for _, w := range sweep.Workloads {
+			if !seen[w.Name] {
+				seen[w.Name] = true
+				s.Items = append(s.Items, &report.Listing{Title: w.Name, Body: w.JobFile})
+			}
+		}
+	}
+	return s
+}

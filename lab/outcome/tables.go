@@ -1,0 +1,181 @@
+package outcome
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/vmdisk/vmdisk/bench/jobfile"
+	"github.com/vmdisk/vmdisk/report"
+)
+
+// cellTable has a row for each cell of a sweep under a workload.
+func (a *analysis) cellTable(s *Sweep, cells []*Cell) *report.Table {
+	t := &report.Table{Notes: []string{"Medians over the runs that count; CV is their standard deviation in percent of the mean. Only the time in which all nodes ran is counted."}}
+	for _, axis := range s.Axes {
+		t.Columns = append(t.Columns, report.Column{Name: axis})
+	}
+	columns := a.columns(cells)
+	for _, c := range columns {
+		t.Columns = append(t.Columns, c.Column)
+	}
+	t.Columns = append(t.Columns, report.Column{Name: "limit"})
+	for _, c := range cells {
+		f := a.cells[c.ID]
+		var row []any
+		for _, axis := range s.Axes {
+			row = append(row, c.axis(axis))
+		}
+		for _, col := range columns {
+			row = append(row, col.value(f))
+		}
+		t.Add(append(row, f.Limit.What+unsteady(f))...)
+		t.Notes = append(t.Notes, runNotes(c, f)...)
+	}
+	return t
+}
+
+// axis is the cell's value of one axis, nil where the sweep does not have it.
+func (c *Cell) axis(name string) any {
+	for _, v := range c.Varied {
+		if v.Axis == name {
+			return v.Value
+		}
+	}
+	return nil
+}
+
+func unsteady(f *CellFigures) string {
+	if slices.ContainsFunc(f.counted, func(r *Run) bool { return r.Unsteady }) {
+		return ", never steady"
+	}
+	return ""
+}
+
+// runNotes are what the runs of a cell have to say, each once.
+func runNotes(c *Cell, f *CellFigures) []string {
+	var out []string
+	for _, run := range f.counted {
+		for _, n := range run.Notes {
+			if n = c.Label() + ": " + n; !slices.Contains(out, n) {
+				out = append(out, n)
+			}
+		}
+	}
+	return out
+}
+
+// column is one figure of the cell table.
+type column struct {
+	report.Column
+	value func(*CellFigures) any
+}
+
+// columns are those that any of the cells has figures for.
+func (a *analysis) columns(cells []*Cell) []column {
+	all := []column{
+		figure(report.Column{Name: "IOPS"}, Total, "iops", 1),
+		figure(report.Column{Name: "bandwidth", Unit: "MiB/s", Digits: 2}, Total, "bw", 1<<20),
+	}
+	dirs := a.directions(cells)
+	for _, d := range dirs {
+		prefix := ""
+		if len(dirs) > 1 {
+			prefix = d + " "
+		}
+		all = append(all,
+			figure(report.Column{Name: prefix + "p50", Unit: "µs"}, d, "lat_p50", 1e3),
+			figure(report.Column{Name: prefix + "p99", Unit: "µs"}, d, "lat_p99", 1e3))
+	}
+	all = append(all, figure(report.Column{Name: "host µs/IO", Digits: 1}, Total, "cost", 1))
+	all = slices.DeleteFunc(all, func(c column) bool {
+		return !slices.ContainsFunc(cells, func(cell *Cell) bool {
+			v, ok := c.value(a.cells[cell.ID]).(float64)
+			return ok && v != 0 && !math.IsNaN(v)
+		})
+	})
+	return append(all, column{report.Column{Name: "stalls"}, stallText}, column{report.Column{Name: "CV", Unit: "%", Digits: 1}, cvValue},
+		column{report.Column{Name: "95 % of IOPS"}, interval}, column{report.Column{Name: "runs"}, func(f *CellFigures) any { return len(f.Runs) }})
+}
+
+// directions that any of the cells had I/O in.
+func (a *analysis) directions(cells []*Cell) []string {
+	var out []string
+	for _, d := range jobfile.DirNames {
+		if slices.ContainsFunc(cells, func(c *Cell) bool { return a.cells[c.ID].Metric(d, "iops") != nil }) {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+func figure(c report.Column, direction, metric string, scale float64) column {
+	return column{c, func(f *CellFigures) any { return f.median(direction, metric) / scale }}
+}
+
+func cvValue(f *CellFigures) any {
+	if m := f.Metric(Total, MetricIOPS); m != nil && len(m.Values) > 1 {
+		return m.CV
+	}
+	return nil
+}
+
+func interval(f *CellFigures) any {
+	if m := f.Metric(Total, MetricIOPS); m != nil && m.Lo != nil {
+		return fmt.Sprintf("%.0f..%.0f", *m.Lo, *m.Hi)
+	}
+	return nil
+}
+
+// stallText is the number of stalls of the median run, those that met another
+// node's, and the longest.
+func stallText(f *CellFigures) any {
+	s := f.Runs[f.Median].Stalls
+	text := "-"
+	if s.Count > 0 {
+		text = fmt.Sprintf("%d to %s", s.Count, duration(float64(s.LongestNS)))
+	}
+	if s.Overlapping > 0 {
+		text += fmt.Sprintf(", %d together", s.Overlapping)
+	}
+	if s.Lockups > 0 {
+		text += fmt.Sprintf(", %d lockups to %s", s.Lockups, duration(float64(s.LongestLockupNS)))
+	}
+	return text
+}
+
+// nodeTable has a row for each node of the run nearest to the median, and below it the
+// host's load right after.
+func nodeTable(c *Cell, f *CellFigures) *report.Table {
+	run, host := f.Runs[f.Median], f.counted[f.Median].Host
+	t := &report.Table{Title: c.Workload + ", " + c.Label(), Columns: []report.Column{{Name: "Node"}, {Name: "Bandwidth"}, {Name: "as fio counts it"}, {Name: "IOPS"},
+		{Name: "mean"}, {Name: "p99"}, {Name: "stalls"}, {Name: "longest"}, {Name: "lockups"}}}
+	for _, n := range run.Nodes {
+		var mean float64
+		var p99 int64
+		for _, d := range n.Dirs {
+			mean, p99 = max(mean, d.Lat.Mean), max(p99, d.Lat.P99)
+		}
+		t.Add(n.Name, bandwidth(n.BW), rateOrNone(n.FioBW), math.Round(n.IOPS), timeOrNone(mean), timeOrNone(float64(p99)), n.Stalls, timeOrNone(float64(n.LongestStall)), n.Lockups)
+	}
+	t.Notes = append(t.Notes, fmt.Sprintf("host load average: %.2f, %.2f, %.2f", host.Load[0], host.Load[1], host.Load[2]))
+	if s := run.Stalls; s.Overlapping > 0 {
+		t.Notes = append(t.Notes, fmt.Sprintf("%d of %d stalls met one of another node; the longest time that two or more nodes stood still together was %s, at most %d at once",
+			s.Overlapping, s.Count, duration(float64(s.OverlapNS)), s.Most))
+	}
+	return t
+}
+
+func rateOrNone(v float64) any {
+	if v == 0 {
+		return nil
+	}
+	return bandwidth(v)
+}
+
+func timeOrNone(ns float64) any {
+	if ns == 0 {
+		return nil
+	}
+	return duration(ns)
+}
