@@ -226,7 +226,7 @@ func TestImpossible(t *testing.T) {
 		{"iothread: [on, off], poll-max-ns: [default, 0]", "iothread=off,poll-max-ns=0", "poll-max-ns: it is a property of an iothread"},
 		{"device: [virtio-blk, ide], queues: [default, 4]", "device=ide,queues=4", "queues: device=ide has no queues to set"},
 		{"device: [virtio-blk, vhost-scsi], backing: [copy, loop]", "device=vhost-scsi,backing=copy", "device=vhost-scsi needs a block device below"},
-		{"device: [virtio-blk, vhost-scsi], cache: [none, writeback] | set: {backing: lvm}", "device=vhost-scsi,cache=writeback", "cache: device=vhost-scsi bypasses QEMU's block layer"},
+		{"device: [virtio-blk, vhost-scsi], cache: [none, writeback] | set: {backing: lvm}", "device=vhost-scsi,cache=writeback", "cache: with device=vhost-scsi QEMU opens no file of the host"},
 		{"device: [virtio-blk, vhost-scsi], server: [none, vmdisk] | set: {backing: loop}", "device=vhost-scsi,server=vmdisk", "device=vhost-scsi has no server between"},
 		{"server: [none, iscsi], cache: [none, writeback]", "server=iscsi,cache=writeback", "cache: the iSCSI target has its own cache"},
 		{"backing: [loop, copy], host-scheduler: [default, bfq]", "backing=copy,host-scheduler=bfq", "host-scheduler: it is of a block device"},

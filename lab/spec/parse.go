@@ -29,6 +29,7 @@ func Parse(name string, data []byte) (*Spec, error) {
 	if err := r.complete(body); err != nil {
 		return nil, err
 	}
+	r.spec.source = string(data)
 	return r.spec, r.spec.validate()
 }
 
@@ -137,7 +138,10 @@ func (r *fileReader) workloads(n ast.Node) error {
 	return nil
 }
 
-var preconditions = []string{"none", "fill", "steady"}
+var (
+	preconditions = []string{"none", "fill", "steady"}
+	metrics       = []string{"iops", "bw", "read_p99"}
+)
 
 func (r *fileReader) workload(w *Workload, n ast.Node) error {
 	var job, file ast.Node
@@ -148,6 +152,12 @@ func (r *fileReader) workload(w *Workload, n ast.Node) error {
 		"precondition": func(n ast.Node) (err error) {
 			if w.Precondition, err = r.text(n); err == nil && !slices.Contains(preconditions, w.Precondition) {
 				err = r.fail(n, "precondition: %w", noneOf(w.Precondition, preconditions))
+			}
+			return err
+		},
+		"metric": func(n ast.Node) (err error) {
+			if w.Metric, err = r.text(n); err == nil && !slices.Contains(metrics, w.Metric) {
+				err = r.fail(n, "metric: %w", noneOf(w.Metric, metrics))
 			}
 			return err
 		},

@@ -25,7 +25,7 @@ func (c *combo) backing() string {
 	return kind
 }
 
-// passed devices are those that QEMU's block layer has no part in.
+// passed devices are those for which QEMU opens no file of the host.
 func (c *combo) passed() bool {
 	return c.guest() && c.among(c.Device, "vhost-scsi", "vfio-pci", "nvme-userspace")
 }
@@ -139,7 +139,7 @@ func idleCache(c *combo) string {
 	case c.opener() == "" && c.Server == "iscsi":
 		return "the iSCSI target has its own cache"
 	case c.opener() == "":
-		return "device=" + c.Device + " bypasses QEMU's block layer"
+		return "with device=" + c.Device + " QEMU opens no file of the host"
 	}
 	return ""
 }

@@ -19,6 +19,7 @@ func (s *Spec) Set(name, value string) error {
 		return &Error{Pos: pos, Err: err}
 	}
 	s.changed = true
+	s.sets = append(s.sets, name+"="+value)
 	return nil
 }
 

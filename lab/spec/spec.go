@@ -35,6 +35,8 @@ type Spec struct {
 
 	at      map[string]Pos // where fields were given, by path, for messages
 	changed bool           // by Set
+	source  string         // what Parse read
+	sets    []string       // what Set changed, in order
 }
 
 // Guest is the virtual machine of each node.
@@ -78,7 +80,10 @@ type Workload struct {
 	// Precondition is none, fill (every block written once), or steady (filled
 	// twice, then written until the rate is steady).
 	Precondition string
-	Pos          Pos
+	// Metric decides which cell of a sweep is best: iops, bw or read_p99. "": IOPS, or
+	// from blocks of 64 KiB on bandwidth.
+	Metric string
+	Pos    Pos
 
 	job jobOrigin
 }
