@@ -4,7 +4,7 @@
 // I/Os and bytes of each direction must be equal to the digit, also where they are
 // drawn: the draws are fio's own.
 //
-//	go run ./bench/agree [-rounds 5] [-delay 4ms] [-vmdisk PATH] [-json FILE]
+//	go run ./bench/agree [-rounds 5] [-delay 10ms] [-markdown] [-vmdisk PATH] [-json FILE]
 package main
 
 import (
@@ -53,13 +53,14 @@ const tolerance = 0.02
 
 func main() {
 	rounds := flag.Int("rounds", 5, "rounds of each job")
-	delay := flag.Duration("delay", 4*time.Millisecond, "time of each operation; more where the machine is busy")
+	delay := flag.Duration("delay", 10*time.Millisecond, "time of each operation; more where the machine is busy")
 	bin := flag.String("vmdisk", "", "the vmdisk to measure (default: built from the sources)")
 	out := flag.String("json", "", "write all figures to this file")
+	md := flag.Bool("markdown", false, "print the table of docs/benchmarking.md")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *rounds, *delay, *bin, *out); err != nil {
+	if err := run(ctx, *rounds, *delay, *bin, *out, *md); err != nil {
 		fmt.Fprintln(os.Stderr, "agree:", err)
 		stop()
 		os.Exit(1)
@@ -77,7 +78,7 @@ type Row struct {
 	Agree      bool
 }
 
-func run(ctx context.Context, rounds int, delay time.Duration, bin, out string) (err error) {
+func run(ctx context.Context, rounds int, delay time.Duration, bin, out string, md bool) (err error) {
 	dir, err := os.MkdirTemp("", "agree")
 	if err != nil {
 		return err
@@ -109,6 +110,9 @@ func run(ctx context.Context, rounds int, delay time.Duration, bin, out string) 
 		if err := os.WriteFile(out, b, 0o644); err != nil {
 			return err
 		}
+	}
+	if md {
+		return markdown(os.Stdout, rows, rounds, delay)
 	}
 	return show(rows, delay)
 }
@@ -248,7 +252,6 @@ func show(rows []*Row, delay time.Duration) error {
 	t := &report.Table{Title: "vmdisk bench against fio, operations of " + delay.String(), Columns: []report.Column{{Name: "job"}, {Name: "direction"}, {Name: "figure"}, {Name: "fio", Digits: 2}, {Name: "vmdisk", Digits: 2},
 		{Name: "off", Unit: "%", Digits: 2}, {Name: "fio's noise", Unit: "%", Digits: 2}, {Name: "p", Digits: 3}, {Name: "agree"}},
 		Notes: []string{fmt.Sprintf("medians; latencies in µs, bw in MiB/s; they agree if vmdisk's median is no further from fio's than a round of fio's own (or %.0f %%), or the Mann-Whitney test sees no difference; counts must be equal", tolerance*100)}}
-	agree := 0
 	for _, r := range rows {
 		div := 1.0
 		switch {
@@ -257,20 +260,19 @@ func show(rows []*Row, delay time.Duration) error {
 		case strings.HasPrefix(r.Metric, "lat"):
 			div = 1e3
 		}
-		verdict := "NO"
+		word := "NO"
 		if r.Agree {
-			verdict = "yes"
-			agree++
+			word = "yes"
 		}
 		var p any
 		if r.P >= 0 {
 			p = r.P
 		}
-		t.Add(r.Job, r.Dir, r.Metric, stat.Summarize(r.Fio).Median/div, stat.Summarize(r.Ours).Median/div, r.Off*100, r.Noise*100, p, verdict)
+		t.Add(r.Job, r.Dir, r.Metric, stat.Summarize(r.Fio).Median/div, stat.Summarize(r.Ours).Median/div, r.Off*100, r.Noise*100, p, word)
 	}
 	if err := report.TextItem(os.Stdout, t); err != nil {
 		return err
 	}
-	_, err := fmt.Printf("%d of %d figures agree\n", agree, len(rows))
+	_, err := fmt.Println(verdict(rows))
 	return err
 }
