@@ -65,7 +65,7 @@ type cell struct {
 	Ideal    float64 `json:"to_ideal"`         // ratio of times
 }
 
-func runFastZero(ctx context.Context, r *run) (*outcome, error) {
+func runFastZero(ctx context.Context, r *run) (*findings, error) {
 	s := &study{run: r,
 		size:       r.params.size("size", 2*stripe, 1<<30),
 		writeDelay: r.params.duration("write-delay", time.Minute),

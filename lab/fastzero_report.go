@@ -10,8 +10,8 @@ import (
 	"github.com/vmdisk/vmdisk/report"
 )
 
-func (s *study) report(ctx context.Context, tables [][]cell, cells []cell) *outcome {
-	res := &outcome{
+func (s *study) report(ctx context.Context, tables [][]cell, cells []cell) *findings {
+	res := &findings{
 		doc: &report.Document{Title: "Fast zeroing: one image, two servers, every strategy", Facts: s.facts(ctx)},
 		raw: struct {
 			Experiment string            `json:"experiment"`

@@ -69,7 +69,7 @@ type load struct {
 	Relative float64 `json:"to_zero_write,omitempty"` // elapsed, fast alone
 }
 
-func runImageio(ctx context.Context, r *run) (*outcome, error) {
+func runImageio(ctx context.Context, r *run) (*findings, error) {
 	s := &imageioStudy{run: r, image: r.params.values["image"], disk: r.params.size("disk", 1<<20, 1<<40)}
 	size := r.params.size("image-size", 1<<20, 1<<40)
 	uploads, full := r.params.numbers("uploads", 1, 64), r.params.numbers("full", 1, 99)

@@ -11,12 +11,12 @@ import (
 	"github.com/vmdisk/vmdisk/report"
 )
 
-func (s *imageioStudy) report(ways []way, loads []load) *outcome {
+func (s *imageioStudy) report(ways []way, loads []load) *findings {
 	image := "a real one"
 	if s.made {
 		image = "made, 19 % of data"
 	}
-	res := &outcome{
+	res := &findings{
 		doc: &report.Document{Title: "Fast zeroing in the transfer daemon", Facts: []report.Fact{
 			{Name: "image", Value: image},
 			{Name: "disks", Value: fmt.Sprintf("%s each, to loop devices with direct I/O in %s", diskurl.FormatSize(s.disk), os.TempDir())},

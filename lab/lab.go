@@ -20,7 +20,7 @@ type Experiment struct {
 	Name    string
 	Summary string // one line
 	Params  []Param
-	run     func(ctx context.Context, r *run) (*outcome, error)
+	run     func(ctx context.Context, r *run) (*findings, error)
 }
 
 // Param is a parameter of an experiment that --set changes.
@@ -71,8 +71,8 @@ func (r *run) logf(format string, args ...any) {
 	}
 }
 
-// outcome is what an experiment returns.
-type outcome struct {
+// findings are what an experiment returns.
+type findings struct {
 	doc    *report.Document // tables and text; the page gets the charts as well
 	raw    any              // for results.json
 	charts []namedChart
@@ -111,7 +111,7 @@ func Run(ctx context.Context, e Experiment, o Options) (doc *report.Document, er
 	return res.doc, res.write(o.Out)
 }
 
-func (r *outcome) write(dir string) error {
+func (r *findings) write(dir string) error {
 	text, err := json.MarshalIndent(r.raw, "", "  ")
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, "results.json"), append(text, '\n'), 0o666)
@@ -131,7 +131,7 @@ func (r *outcome) write(dir string) error {
 }
 
 // page is the document with the charts before the rest.
-func (r *outcome) page() *report.Document {
+func (r *findings) page() *report.Document {
 	doc := *r.doc
 	charts := report.Section{Title: "Charts"}
 	for _, c := range r.charts {
