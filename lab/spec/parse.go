@@ -105,7 +105,7 @@ func (r *fileReader) completeSweep(w *Sweep) error {
 	if w.Title == "" {
 		w.Title = w.Name
 	}
-	known := r.spec.workloadNames()
+	known := r.spec.WorkloadNames()
 	if w.Workloads == nil {
 		w.Workloads = known
 	}
@@ -127,7 +127,7 @@ func (r *fileReader) workloads(n ast.Node) error {
 		if err := r.workload(&w, item); err != nil {
 			return err
 		}
-		if slices.Contains(r.spec.workloadNames(), w.Name) {
+		if slices.Contains(r.spec.WorkloadNames(), w.Name) {
 			return r.fail(item, "a second workload called %s", w.Name)
 		}
 		if _, err := w.plan(nil, true); err != nil {

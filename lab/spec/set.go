@@ -74,7 +74,7 @@ func without(options []string, name string) []string {
 func (s *Spec) setField(f *field, value string, pos Pos) error {
 	own := func(w Sweep) bool { return w.Client != "" }
 	if f.path == "client" && !slices.ContainsFunc(s.Sweeps, func(w Sweep) bool { return !own(w) }) {
-		return fmt.Errorf("every sweep says itself who its clients are; choose some by --set sweeps=%s", strings.Join(s.sweepNames(), ","))
+		return fmt.Errorf("every sweep says itself who its clients are; choose some by --set sweeps=%s", strings.Join(s.SweepNames(), ","))
 	}
 	if err := f.assign(s, value); err != nil {
 		return err
@@ -131,7 +131,8 @@ func replace(list []Fixed, axis string) []Fixed {
 	return slices.DeleteFunc(slices.Clone(list), func(f Fixed) bool { return f.Axis == axis })
 }
 
-func (s *Spec) sweepNames() []string {
+// SweepNames are the names of the sweeps, in order.
+func (s *Spec) SweepNames() []string {
 	var names []string
 	for _, w := range s.Sweeps {
 		names = append(names, w.Name)
@@ -140,7 +141,7 @@ func (s *Spec) sweepNames() []string {
 }
 
 func (s *Spec) keepSweeps(keep []string) error {
-	if err := allKnown("sweep", keep, s.sweepNames()); err != nil {
+	if err := allKnown("sweep", keep, s.SweepNames()); err != nil {
 		return err
 	}
 	s.Sweeps = slices.DeleteFunc(slices.Clone(s.Sweeps), func(w Sweep) bool { return !slices.Contains(keep, w.Name) })
@@ -148,7 +149,7 @@ func (s *Spec) keepSweeps(keep []string) error {
 }
 
 func (s *Spec) keepWorkloads(keep []string) error {
-	if err := allKnown("workload", keep, s.workloadNames()); err != nil {
+	if err := allKnown("workload", keep, s.WorkloadNames()); err != nil {
 		return err
 	}
 	unwanted := func(name string) bool { return !slices.Contains(keep, name) }

@@ -69,7 +69,8 @@ func (s *Spec) Workload(name string) *Workload {
 	return nil
 }
 
-func (s *Spec) workloadNames() []string {
+// WorkloadNames are the names of the workloads, in order.
+func (s *Spec) WorkloadNames() []string {
 	names := make([]string, len(s.Workloads))
 	for i := range s.Workloads {
 		names[i] = s.Workloads[i].Name
