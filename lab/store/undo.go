@@ -1,0 +1,141 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// busyTime is how long a mount or device may still be busy: programs of the host
+// that look at every new device open it for a moment.
+const busyTime = 20 * time.Second
+
+// undo undoes one entry. It checks that what it finds is ours: names and numbers
+// may have been given to others since.
+func (s *Store) undo(ctx context.Context, e entry) error {
+	switch e.Kind {
+	case kindPath:
+		return s.undoPath(e.Path)
+	case kindLoop:
+		return s.undoLoop(ctx, e.Path)
+	case kindMount:
+		return s.undoMount(ctx, e.Path)
+	case kindProcess:
+		return undoProcess(ctx, e.PID, e.Started)
+	case kindVG:
+		return s.undoVG(ctx, e)
+	case kindPool:
+		return s.undoPool(ctx, e)
+	case kindScheduler:
+		return undoScheduler(e)
+	case kindDevice:
+		return s.undoDevice(ctx, e)
+	case kindTarget:
+		return undoTarget(e)
+	}
+	return fmt.Errorf("unknown kind %q, of another version of this program?", e.Kind)
+}
+
+// ours refuses paths outside of our folder, whatever the ledger says.
+func (s *Store) ours(path string) error {
+	if !below(s.o.Dir, path) || path == s.o.Dir {
+		return fmt.Errorf("%s does not lie in %s: it is not ours", path, s.o.Dir)
+	}
+	return nil
+}
+
+func (s *Store) undoPath(path string) error {
+	if err := s.ours(path); err != nil {
+		return err
+	}
+	mounts, err := mountsIn(path)
+	if err != nil {
+		return err
+	}
+	if len(mounts) > 0 {
+		return fmt.Errorf("%s is mounted in it: not removed", mounts[0].at)
+	}
+	return os.RemoveAll(path)
+}
+
+func (s *Store) undoLoop(ctx context.Context, file string) error {
+	if err := s.ours(file); err != nil {
+		return err
+	}
+	return retry(ctx, func() error {
+		names, err := loopsOf(file)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			err = errors.Join(err, detach(name))
+		}
+		if left, listErr := loopsOf(file); listErr == nil && len(left) > 0 {
+			err = errors.Join(err, fmt.Errorf("/dev/%s: %w", left[0], unix.EBUSY))
+		}
+		return err
+	})
+}
+
+func (s *Store) undoMount(ctx context.Context, at string) error {
+	if err := s.ours(at); err != nil {
+		return err
+	}
+	return retry(ctx, func() error {
+		err := unix.Unmount(at, 0)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, fs.ErrNotExist) {
+			return nil // not mounted
+		}
+		return err
+	})
+}
+
+// undoProcess kills a process if it still is the one that was recorded.
+func undoProcess(ctx context.Context, pid int, started uint64) error {
+	same := func() bool {
+		ticks, err := startTicks(pid)
+		return err == nil && ticks == started && !zombie(pid)
+	}
+	if !same() {
+		return nil
+	}
+	if err := killGroup(pid); err != nil {
+		return err
+	}
+	return retry(ctx, func() error {
+		if same() {
+			return unix.EBUSY
+		}
+		return nil
+	})
+}
+
+// zombie: ended, and only not yet waited for by its parent.
+func zombie(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, rest, ok := strings.Cut(string(text), ") ")
+	return err == nil && ok && (rest[0] == 'Z' || rest[0] == 'X')
+}
+
+// retry calls f until it no longer says busy.
+func retry(ctx context.Context, f func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, busyTime)
+	defer cancel()
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 250*time.Millisecond) {
+		err := f()
+		if !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
+	}
+}
