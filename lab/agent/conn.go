@@ -21,6 +21,9 @@ type Conn struct {
 	lines *lines
 	wg    sync.WaitGroup
 
+	once   sync.Once
+	closed error
+
 	mu       sync.Mutex
 	next     int
 	calls    map[int]*call
@@ -46,10 +49,11 @@ func NewConn(rw io.ReadWriteCloser) *Conn {
 }
 
 // Close ends the channel; an agent that is a guest's init then powers the guest off.
+// It may be called again.
 func (c *Conn) Close() error {
-	err := c.rw.Close()
+	c.once.Do(func() { c.closed = c.rw.Close() })
 	c.wg.Wait()
-	return err
+	return c.closed
 }
 
 func (c *Conn) listen() {
@@ -61,7 +65,7 @@ func (c *Conn) listen() {
 		}
 		if err := c.take(m); err != nil {
 			c.end(err)
-			_ = c.rw.Close() // what follows would not be understood
+			c.once.Do(func() { c.closed = c.rw.Close() }) // what follows would not be understood
 			return
 		}
 	}
