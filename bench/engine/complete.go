@@ -156,7 +156,7 @@ func (w *worker) complete(u *unit, now int64, err error) {
 	if !w.noClat {
 		d.Clat.Add(now - u.issued)
 	}
-	if !w.noLat {
+	if !w.noLat && !w.oneLat {
 		d.Lat.Add(lat)
 	}
 	if w.slat {

@@ -96,6 +96,7 @@ type worker struct {
 	thread0   unix.Rusage
 	noClat    bool
 	noLat     bool
+	oneLat    bool // completion latency is the whole latency: counted once, copied at the end
 	slat      bool
 	plain     bool  // nothing but the queue and a rate holds the job back
 	async     bool  // not one of fio's synchronous engines
@@ -219,6 +220,7 @@ func (w *worker) setup() error {
 	w.depth = j.Depth
 	w.async = !j.SyncEngine()
 	w.noLat, w.noClat, w.slat = j.NoLat, j.NoClat, !j.NoSlat && w.async
+	w.oneLat = !w.async && !j.NoLat && !j.NoClat
 	w.plain = j.ThinkTime == 0 && j.Fsync == 0 && j.Fdatasync == 0 && w.flow == nil
 	w.rate.init(j)
 	if w.rate.any {
@@ -320,6 +322,11 @@ func (w *worker) perform(ctx context.Context) error {
 	started := w.begin
 	w.rate.start(w.begin)
 	err := w.loops(ctx)
+	if w.oneLat {
+		for d := range w.res.Dirs {
+			w.res.Dirs[d].Lat = w.res.Dirs[d].Clat
+		}
+	}
 	w.res.Elapsed = time.Duration(w.now() - started)
 	w.published = 0
 	w.publish(w.clock)
