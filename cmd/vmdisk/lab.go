@@ -1,16 +1,20 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/vmdisk/vmdisk/lab"
+	"github.com/vmdisk/vmdisk/lab/outcome"
+	"github.com/vmdisk/vmdisk/lab/spec"
 	"github.com/vmdisk/vmdisk/report"
 )
 
@@ -21,7 +25,7 @@ func newLab() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newLabList(), newLabRun(), newLabAgent())
+	c.AddCommand(newLabList(), newLabRun(), newLabReport(), newLabCompare(), newLabAgent())
 	return c
 }
 
@@ -73,62 +77,170 @@ func labList() []labExperiment {
 	return list
 }
 
+// labRun are the flags of lab run.
+type labRun struct {
+	out, work             string
+	set                   []string
+	asJSON, quiet, dryRun bool
+	progress              *choice
+}
+
 func newLabRun() *cobra.Command {
-	var out string
-	var set []string
-	var asJSON, quiet bool
+	l := labRun{progress: newProgressFlag()}
 	c := &cobra.Command{
-		Use:   "run NAME",
+		Use:   "run NAME|FILE.yaml",
 		Short: "Run an experiment",
-		Long: `Run an experiment and report it. The folder of --out receives results.json
-(every number), report.html (one page that needs no network), and each chart as
-SVG and PNG.`,
+		Long: `Run an experiment and report it: a study or a built-in experiment by its name (see
+vmdisk lab list), or one that a YAML file describes. The folder of --out receives
+results.json (every number), report.html (one page that needs no network), and each
+chart as SVG and PNG.
+
+An experiment of cells keeps each finished run. After Ctrl-C, or when a host went
+down, the same command with the same --out goes on where it was. --dry-run shows what
+would run, what this host cannot run and why, and how long it takes.`,
 		Example: `  vmdisk lab run fast-zero --out out/fast-zero
-  vmdisk lab run fast-zero --set write-delay=40ms --set zero-delay=5ms`,
-		Args: args(1, 1, "the name of an experiment"),
-		RunE: func(c *cobra.Command, names []string) error {
-			e, err := lab.Find(names[0])
-			if err != nil {
-				return usage(err)
+  vmdisk lab run fast-zero --set write-delay=40ms --set zero-delay=5ms
+  vmdisk lab run falcon-backing --dry-run
+  vmdisk lab run falcon-backing --set disk=2G --set size=256m --set runtime=10 --set client=host --set server=qemu-nbd
+  vmdisk lab run my.yaml --set repeats=5 --out out/mine`,
+		Args: args(1, 1, "the name of an experiment, or its file"),
+		RunE: func(c *cobra.Command, names []string) error { return l.run(c, names[0]) },
+	}
+	f := c.Flags()
+	f.StringVar(&l.out, "out", "", "`folder` for the results (default out/NAME)")
+	f.StringVar(&l.work, "work", "", "`folder` for the disks of nodes (default work in the folder of --out)")
+	f.StringArrayVar(&l.set, "set", nil, "change a `parameter=value`: see vmdisk lab list; for experiments of cells also any axis and any fio option; repeatable")
+	f.BoolVarP(&l.dryRun, "dry-run", "n", false, "show the plan and run nothing")
+	f.BoolVar(&l.asJSON, "json", false, "print results.json instead of tables")
+	f.BoolVarP(&l.quiet, "quiet", "q", false, "do not tell each step")
+	f.Var(l.progress, "progress", "progress of a load on stderr; json: one line for each step on stdout")
+	return c
+}
+
+func (l *labRun) run(c *cobra.Command, name string) error {
+	e, err := lab.Find(name)
+	if err != nil {
+		return labUsage(err)
+	}
+	o, err := l.options(c, e)
+	if err != nil {
+		return err
+	}
+	doc, err := lab.Run(c.Context(), e, o)
+	if err != nil {
+		return labUsage(err)
+	}
+	switch {
+	case l.dryRun:
+		return report.Text(c.OutOrStdout(), doc)
+	case l.asJSON:
+		text, err := os.ReadFile(filepath.Join(o.Out, "results.json"))
+		if err == nil {
+			_, err = c.OutOrStdout().Write(text)
+		}
+		return err
+	}
+	if err := report.Text(c.OutOrStdout(), doc); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(c.OutOrStdout(), "\nresults.json, report.html and charts are in %s\n", o.Out)
+	return err
+}
+
+func (l *labRun) options(c *cobra.Command, e lab.Experiment) (lab.Options, error) {
+	o := lab.Options{Out: l.out, Work: l.work, DryRun: l.dryRun, Set: map[string]string{}, Version: buildVersion().Version}
+	for _, s := range l.set {
+		name, value, ok := strings.Cut(s, "=")
+		if !ok {
+			return o, usagef("--set %s: want NAME=VALUE", s)
+		}
+		o.Set[name] = value
+	}
+	if o.Out == "" {
+		o.Out = filepath.Join("out", e.Name)
+	}
+	if !l.quiet {
+		o.Log = c.ErrOrStderr()
+	}
+	l.tell(c, &o)
+	return o, nil
+}
+
+// tell sets up the progress of an experiment of cells.
+func (l *labRun) tell(c *cobra.Command, o *lab.Options) {
+	switch mode := l.progress.value; {
+	case mode == "json":
+		w := json.NewEncoder(c.OutOrStdout())
+		o.Event = func(e lab.Event) { _ = w.Encode(e) } // a closed pipe shows at the result
+		o.Progress = func(p lab.Progress) { _ = w.Encode(p) }
+	case mode == "bar" || mode == "auto" && !l.quiet && isTerminal(c.ErrOrStderr()):
+		o.Progress = func(p lab.Progress) {
+			line := fmt.Sprintf("  %3.0f %%, %.0f IOPS, %.1f MiB/s", p.Share*100, p.IOPS, p.BW/(1<<20))
+			if p.Stalled > time.Second {
+				line += fmt.Sprintf(", STALLED for %.0f s", p.Stalled.Seconds())
 			}
-			o := lab.Options{Out: out, Set: map[string]string{}}
-			for _, s := range set {
-				name, value, ok := strings.Cut(s, "=")
-				if !ok {
-					return usagef("--set %s: want NAME=VALUE", s)
-				}
-				o.Set[name] = value
-			}
-			if o.Out == "" {
-				o.Out = filepath.Join("out", e.Name)
-			}
-			if !quiet {
-				o.Log = c.ErrOrStderr()
-			}
-			doc, err := lab.Run(c.Context(), e, o)
-			if set := (*lab.SetError)(nil); errors.As(err, &set) {
-				return usage(err)
-			}
+			fmt.Fprintf(c.ErrOrStderr(), "\r%-70s\r", line)
+		}
+	}
+}
+
+// labUsage tells mistakes of whoever wrote an experiment or a --set from failures.
+func labUsage(err error) error {
+	var set *lab.SetError
+	var written *spec.Error
+	if errors.As(err, &set) || errors.As(err, &written) {
+		return usage(err)
+	}
+	return err
+}
+
+func newLabReport() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "report DIR",
+		Short: "Report the results of an experiment again",
+		Long: `Make the report of an experiment of cells from its folder, finished or not: the page,
+the charts and the tables are written anew from the runs that are there.`,
+		Args: args(1, 1, "the folder of an experiment's results"),
+		RunE: func(c *cobra.Command, dirs []string) error {
+			doc, err := lab.Report(dirs[0])
 			if err != nil {
 				return err
 			}
 			if asJSON {
-				text, err := os.ReadFile(filepath.Join(o.Out, "results.json"))
-				if err == nil {
-					_, err = c.OutOrStdout().Write(text)
-				}
+				return report.JSON(c.OutOrStdout(), doc)
+			}
+			return report.Text(c.OutOrStdout(), doc)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func newLabCompare() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "compare A B",
+		Short: "Say which cells of two runs of an experiment differ by more than chance",
+		Long: `Compare the results in two folders cell by cell with the Mann-Whitney U test, such as
+those before and after an upgrade. Exit status 1 if a cell of B is significantly worse.`,
+		Args: args(2, 2, "two folders of results"),
+		RunE: func(c *cobra.Command, dirs []string) error {
+			doc, list, err := lab.Compare(dirs[0], dirs[1])
+			if err != nil {
 				return err
 			}
-			if err := report.Text(c.OutOrStdout(), doc); err != nil {
-				return err
+			if asJSON {
+				err = writeJSON(c.OutOrStdout(), list)
+			} else {
+				err = report.Text(c.OutOrStdout(), doc)
 			}
-			_, err = fmt.Fprintf(c.OutOrStdout(), "\nresults.json, report.html and charts are in %s\n", o.Out)
+			if err == nil && outcome.Worse(list) {
+				err = fmt.Errorf("%s is significantly worse than %s", dirs[1], dirs[0])
+			}
 			return err
 		},
 	}
-	c.Flags().StringVar(&out, "out", "", "`folder` for the results (default out/NAME)")
-	c.Flags().StringArrayVar(&set, "set", nil, "change a `parameter=value`; see vmdisk lab list; repeatable")
-	c.Flags().BoolVar(&asJSON, "json", false, "print results.json instead of tables")
-	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "do not tell each step")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }

@@ -1,0 +1,289 @@
+package vm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Names of the sockets in Config.Dir.
+const (
+	monitorName = "qmp.sock"
+	agentName   = "agent.sock"
+)
+
+// maxSocket is the longest path of a unix socket, unix(7), less the zero.
+const maxSocket = 107
+
+// Default times for a guest to open the agent's port: four emulated ones on a busy
+// host of two CPUs took 20 s.
+const (
+	timeoutKVM = time.Minute
+	timeoutTCG = 3 * time.Minute
+)
+
+// VM is a running guest. Its methods are safe for concurrent use.
+type VM struct {
+	dir     string
+	process *process
+	monitor *monitor
+	agent   net.Conn
+
+	mu     sync.Mutex
+	events []Event
+	opened chan struct{} // closed when the guest has opened the agent's port
+	once   sync.Once
+	closed sync.Once
+	err    error // of Close
+}
+
+// maxEvents bounds the events kept: a guest can make QEMU send any number.
+const maxEvents = 1000
+
+// Boot starts a guest and returns when something in it has opened the agent's
+// port. When ctx ends before that, the guest does too; afterwards it lives until
+// Close. An error has what QEMU or the guest's console said.
+func Boot(ctx context.Context, c Config) (_ *VM, err error) {
+	words, err := c.ready()
+	if err != nil {
+		return nil, err
+	}
+	timeout := c.Timeout
+	if timeout == 0 {
+		timeout = timeoutTCG
+		if c.Accel == AccelKVM {
+			timeout = timeoutKVM
+		}
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("it did not open the agent's port in %v", timeout))
+	defer cancel()
+	v := &VM{dir: c.Dir, opened: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			err = v.failed(c.Name, err)
+		}
+	}()
+	if err := v.start(ctx, c, words); err != nil {
+		return nil, err
+	}
+	if err := v.monitor.execute(ctx, "cont", nil, nil); err != nil {
+		return nil, err
+	}
+	return v, v.wait(ctx, v.opened)
+}
+
+// ready checks the configuration and makes what the guest boots.
+func (c Config) ready() ([]string, error) {
+	words, err := Argv(c)
+	if err != nil {
+		return nil, err
+	}
+	if path := filepath.Join(c.Dir, agentName); len(path) > maxSocket {
+		return nil, fmt.Errorf("guest %s: the path of its socket %s has %d bytes, %d are possible: use a shorter folder", c.Name, path, len(path), maxSocket)
+	}
+	if c.Kit == nil {
+		return words, nil
+	}
+	return words, c.Kit.prepare(c)
+}
+
+// start runs QEMU and connects its monitor and the agent's port.
+func (v *VM) start(ctx context.Context, c Config, words []string) error {
+	forMonitor, err := listen(ctx, filepath.Join(c.Dir, monitorName))
+	if err != nil {
+		return err
+	}
+	defer forMonitor.Close()
+	forAgent, err := listen(ctx, filepath.Join(c.Dir, agentName))
+	if err != nil {
+		return err
+	}
+	defer forAgent.Close()
+	cpus, err := nodeCPUs(c.Setup.NUMA)
+	if err != nil {
+		return err
+	}
+	if v.process, err = start(words, c.Dir, cpus); err != nil {
+		return err
+	}
+	conn, err := v.accept(ctx, forMonitor)
+	if err != nil {
+		return err
+	}
+	if v.monitor, err = newMonitor(ctx, conn, v.event); err != nil {
+		return err
+	}
+	v.agent, err = v.accept(ctx, forAgent)
+	return err
+}
+
+func listen(ctx context.Context, path string) (net.Listener, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("socket for QEMU: %w", err)
+	}
+	return l, nil
+}
+
+// accept waits for QEMU to connect, unless it ends before.
+func (v *VM) accept(ctx context.Context, l net.Listener) (net.Conn, error) {
+	type accepted struct {
+		conn net.Conn
+		err  error
+	}
+	got := make(chan accepted, 1)
+	go func() { // ends at the latest when the listener is closed below
+		c, err := l.Accept()
+		got <- accepted{c, err}
+	}()
+	select {
+	case a := <-got:
+		return a.conn, a.err
+	case <-v.process.done:
+	case <-ctx.Done():
+	}
+	_ = l.Close()
+	if a := <-got; a.conn != nil {
+		_ = a.conn.Close()
+	}
+	return nil, v.why(ctx)
+}
+
+// wait waits for ch, unless the guest ends before.
+func (v *VM) wait(ctx context.Context, ch <-chan struct{}) error {
+	select {
+	case <-ch:
+		return nil
+	case <-v.process.done:
+	case <-ctx.Done():
+	}
+	return v.why(ctx)
+}
+
+func (v *VM) why(ctx context.Context) error {
+	if v.process.ended() {
+		return fmt.Errorf("QEMU %s", v.process.ending())
+	}
+	return context.Cause(ctx)
+}
+
+// failed ends a guest that did not boot, and adds what its console said.
+func (v *VM) failed(name string, err error) error {
+	console := v.Console()
+	err = errors.Join(err, v.Close())
+	if console == "" {
+		return fmt.Errorf("guest %s: %w", name, err)
+	}
+	return fmt.Errorf("guest %s: %w; its console: %s", name, err, telling(console))
+}
+
+// event keeps what QEMU told, and notices that the agent has opened its port.
+func (v *VM) event(e Event) {
+	if e.Name == "VSERPORT_CHANGE" {
+		var port struct {
+			ID   string `json:"id"`
+			Open bool   `json:"open"`
+		}
+		if json.Unmarshal(e.Data, &port) == nil && port.ID == idAgent && port.Open {
+			v.once.Do(func() { close(v.opened) })
+		}
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if len(v.events) < maxEvents {
+		v.events = append(v.events, e)
+	}
+}
+
+// Events are what QEMU told by itself so far, the first thousand.
+func (v *VM) Events() []Event {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Clone(v.events)
+}
+
+// Agent is the host's end of the agent's port.
+func (v *VM) Agent() io.ReadWriteCloser { return v.agent }
+
+// PID is QEMU's process.
+func (v *VM) PID() int { return v.process.cmd.Process.Pid }
+
+// Console is the end of what the guest's kernel printed.
+func (v *VM) Console() string { return readConsole(filepath.Join(v.dir, consoleName)) }
+
+// Exited is closed when QEMU has ended.
+func (v *VM) Exited() <-chan struct{} { return v.process.done }
+
+// QMP runs a command of QEMU's monitor; args and reply may be nil.
+func (v *VM) QMP(ctx context.Context, command string, args, reply any) error {
+	return v.monitor.execute(ctx, command, args, reply)
+}
+
+// Exits is how often the guest has left its CPUs so far; false where it can't be
+// known: without KVM, or by a QEMU before 7.1.
+func (v *VM) Exits(ctx context.Context) (uint64, bool) {
+	var got []struct {
+		Stats []struct {
+			Name  string          `json:"name"`
+			Value json.RawMessage `json:"value"`
+		} `json:"stats"`
+	}
+	args := map[string]any{"target": "vcpu", "providers": []any{map[string]any{"provider": "kvm", "names": []string{"exits"}}}}
+	if err := v.QMP(ctx, "query-stats", args, &got); err != nil {
+		return 0, false
+	}
+	var sum uint64
+	known := false
+	for _, cpu := range got {
+		for _, s := range cpu.Stats {
+			var n uint64
+			if s.Name == "exits" && json.Unmarshal(s.Value, &n) == nil {
+				sum, known = sum+n, true
+			}
+		}
+	}
+	return sum, known
+}
+
+// quitTime is what QEMU gets to end by itself: it flushes its disks.
+const quitTime = 5 * time.Second
+
+// Close ends the guest and removes its sockets. It may be called again.
+func (v *VM) Close() error {
+	v.closed.Do(func() { v.err = v.close() })
+	return v.err
+}
+
+func (v *VM) close() error {
+	if v.agent != nil {
+		_ = v.agent.Close()
+	}
+	if v.monitor != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), quitTime)
+		_ = v.monitor.execute(ctx, "quit", nil, nil) // a QEMU that doesn't is killed
+		select {
+		case <-v.process.done:
+		case <-ctx.Done():
+		}
+		cancel()
+		v.monitor.close()
+	}
+	var errs []error
+	if v.process != nil && !v.process.ended() {
+		errs = append(errs, v.process.kill())
+	}
+	for _, name := range []string{monitorName, agentName} {
+		if err := os.Remove(filepath.Join(v.dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
