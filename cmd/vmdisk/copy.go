@@ -115,6 +115,7 @@ func (f *copyFlags) run(c *cobra.Command, from, to string) error {
 func (f *copyFlags) complete(given func(string) bool) {
 	f.src.FormatFlag, f.dst.FormatFlag = "-f", "-O"
 	f.dst.TLS, f.dst.Connections, f.dst.Reconnect = f.src.TLS, f.src.Connections, f.src.Reconnect
+	f.dst.NoUnixSocket = f.src.NoUnixSocket
 	f.src.ReadOnly = true
 	f.src.Cache, f.dst.Cache = f.srcCache.value, f.cache.value
 	f.src.AIO, f.dst.AIO = f.aio.value, f.aio.value
