@@ -30,7 +30,7 @@ type pageItem struct {
 }
 
 type pageTable struct {
-	Head  []string
+	Head  []pageCell
 	Rows  [][]pageCell
 	Notes []string
 }
@@ -91,12 +91,10 @@ func newPageItem(it Item) (pageItem, error) {
 
 func newPageTable(t *Table) *pageTable {
 	out := &pageTable{Notes: t.Notes}
-	for _, c := range t.Columns {
-		out.Head = append(out.Head, c.heading())
-	}
 	numeric := make([]bool, len(t.Columns))
-	for i := range numeric {
+	for i, c := range t.Columns {
 		numeric[i] = t.numeric(i)
+		out.Head = append(out.Head, pageCell{c.heading(), numeric[i]})
 	}
 	for _, r := range t.Rows {
 		row := make([]pageCell, len(t.Columns))

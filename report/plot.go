@@ -89,10 +89,9 @@ func (p *figure) drawOn(c draw.Canvas) {
 	if size.X <= 0.3*c.Size().X {
 		p.Draw(draw.Crop(c, 0, -size.X-vg.Points(10), 0, 0))
 		p.legend.Top = true
-		p.legend.Draw(draw.Crop(c, 0, 0, 0, -vg.Points(30)))
+		p.legend.Draw(draw.Crop(c, c.Size().X-size.X, 0, 0, -vg.Points(30)))
 		return
 	}
-	p.legend.Left = true
 	p.Draw(draw.Crop(c, 0, 0, min(size.Y, c.Size().Y/2)+vg.Points(6), 0))
 	p.legend.Draw(c)
 }
@@ -107,7 +106,9 @@ func newFigure(c Chart, width, height vg.Length) (p *figure, err error) {
 	}
 	p.Title.Text = c.Caption()
 	p.Title.Padding = vg.Points(8)
-	p.legend.Padding = vg.Points(2)
+	p.legend.TextStyle.Font.Size = vg.Points(10)
+	p.legend.Padding = vg.Points(3)
+	p.legend.Left = true
 	p.BackgroundColor = color.White
 	// The plotting library panics on values that it cannot place.
 	defer func() {
@@ -132,8 +133,9 @@ func (p *figure) axes(x, y Axis) {
 
 func axis(a *plot.Axis, want Axis) {
 	a.Label.Text = want.Label
+	a.Tick.Marker = linearTicks{}
 	if want.Log {
-		a.Scale, a.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
+		a.Scale, a.Tick.Marker = plot.LogScale{}, logTicks{}
 	}
 	if len(want.Ticks) > 0 {
 		ticks := make(plot.ConstantTicks, len(want.Ticks))

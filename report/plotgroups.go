@@ -235,7 +235,12 @@ func (p *figure) settleGroups(flat bool, y Axis) {
 	} else {
 		p.settle(Axis{}, y)
 	}
-	if y.Zero && !y.Log {
-		a.Max += (a.Max - a.Min) * 0.08
+	if y.Log {
+		return
+	}
+	room := (a.Max - a.Min) * 0.08
+	a.Max += room
+	if !y.Zero {
+		a.Min -= room
 	}
 }

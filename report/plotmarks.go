@@ -26,15 +26,21 @@ func (p *figure) marks(l *Lines) error {
 			if m.Series != s.Name {
 				continue
 			}
-			if err := p.rectangle(m, lo, lo+step*0.7, colour(i)); err != nil {
+			if _, err := p.rectangle(m, lo, lo+step*0.7, colour(i)); err != nil {
 				return err
 			}
 		}
 	}
 	p.Y.Max = top + step*float64(row)
+	explained := map[string]bool{}
 	for _, m := range l.Marks {
-		if err := p.rectangle(m, p.Y.Min, p.Y.Max, color.NRGBA{R: 200, G: 30, B: 30, A: 36}); err != nil {
+		area, err := p.rectangle(m, p.Y.Min, p.Y.Max, color.NRGBA{R: 200, G: 30, B: 30, A: 36})
+		if err != nil {
 			return err
+		}
+		if !explained[m.Label] {
+			explained[m.Label] = true
+			p.explain(m.Label, area)
 		}
 	}
 	return nil
@@ -42,14 +48,14 @@ func (p *figure) marks(l *Lines) error {
 
 // rectangle fills a mark's stretch between two heights; a mark without length is
 // still seen.
-func (p *figure) rectangle(m Mark, lo, hi float64, fill color.Color) error {
+func (p *figure) rectangle(m Mark, lo, hi float64, fill color.Color) (*plotter.Polygon, error) {
 	end := max(m.End, m.Start+(p.X.Max-p.X.Min)/300)
 	area, err := plotter.NewPolygon(plotter.XYs{{X: m.Start, Y: lo}, {X: end, Y: lo}, {X: end, Y: hi}, {X: m.Start, Y: hi}})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	area.Color = fill
 	area.Width = 0
 	p.Add(area)
-	return nil
+	return area, nil
 }

@@ -22,6 +22,7 @@ losetup                 mount
 debootstrap             debootstrap
 jq                      jq
 strace                  strace
+chromium                chromium
 /usr/lib/modules/*-cloud-*/kernel/drivers/block/nbd.ko*  linux-image-cloud-amd64
 '
 

@@ -23,7 +23,7 @@ func (a *analysis) workloadCharts(s *Sweep, w *Workload, cells []*Cell) []NamedC
 		metric, unit, scale = MetricBW, "MiB/s", 1<<20
 	}
 	bars := &report.Bars{Title: head + ": " + unit + ", all nodes together", Y: report.Axis{Label: unit}, Digits: digits(a.median(cells, metric) / scale)}
-	boxes := &report.Boxes{Title: head + ": " + unit + " of each run", Y: report.Axis{Label: unit, Zero: true}, Digits: bars.Digits}
+	boxes := &report.Boxes{Title: head + ": " + unit + " of each run", Y: report.Axis{Label: unit}, Digits: bars.Digits}
 	var values []float64
 	repeats := 0
 	for _, c := range cells {

@@ -123,8 +123,13 @@ func CompareDocument(nameA string, a *Results, nameB string, b *Results) *report
 	}
 	return &report.Document{
 		Title: "Comparison of experiments", Facts: append(side("A", nameA, a, b), side("B", nameB, b, a)...),
-		Sections: []report.Section{s, {Title: "All figures", Fold: true, Items: []report.Item{differenceTable(list)}}},
+		Sections: []report.Section{s, {Title: "Every cell", Items: []report.Item{differenceTable(slices.DeleteFunc(slices.Clone(list), func(d Difference) bool { return !d.headline() }))}}},
 	}
+}
+
+// headline reports whether a figure is one that is shown of every cell, changed or not.
+func (d *Difference) headline() bool {
+	return d.Metric == "lat_p99" || d.Direction == Total && (d.Metric == MetricIOPS || d.Metric == "cost") || d.Metric == "stalls" && d.A+d.B > 0
 }
 
 // side names one of two results, and what of its environment is not like the other's.
@@ -145,11 +150,14 @@ func differenceTable(list []Difference) *report.Table {
 	t := &report.Table{Columns: []report.Column{{Name: "cell"}, {Name: "figure"}, {Name: "A"}, {Name: "B"}, {Name: "change", Unit: "%", Digits: 1}, {Name: "p", Digits: 4}, {Name: "runs"}, {Name: "verdict"}},
 		Notes: []string{"Medians; p of the Mann-Whitney U test, which needs 4 runs on each side."}}
 	for _, d := range list {
-		var p any
+		var delta, p any
 		if d.P >= 0 {
 			p = d.P
 		}
-		t.Add(d.Cell, d.Direction+" "+d.Metric, shown(d.Metric, d.A, d.RunsA), shown(d.Metric, d.B, d.RunsB), d.Delta, p, fmt.Sprintf("%d/%d", d.RunsA, d.RunsB), d.Verdict)
+		if d.RunsA > 0 && d.RunsB > 0 {
+			delta = d.Delta
+		}
+		t.Add(d.Cell, d.Direction+" "+d.Metric, shown(d.Metric, d.A, d.RunsA), shown(d.Metric, d.B, d.RunsB), delta, p, fmt.Sprintf("%d/%d", d.RunsA, d.RunsB), d.Verdict)
 	}
 	return t
 }

@@ -151,6 +151,9 @@ func readRun(dir, cellID string, repeat int) (*Run, error) {
 	if s.Schema != Schema || s.Cell != cellID || s.Run.Repeat != repeat {
 		return nil, fmt.Errorf("%s is of cell %q, repeat %d, schema %d", path, s.Cell, s.Run.Repeat, s.Schema)
 	}
+	if err := s.Run.check(); err != nil {
+		return nil, fmt.Errorf("%s cannot be: %w", path, err)
+	}
 	return &s.Run, nil
 }
 

@@ -162,41 +162,52 @@ func (a *analysis) sweepSections(s *Sweep, page bool) []report.Section {
 			continue
 		}
 		for _, v := range a.verdicts(s, w) {
-			part.Text = append(part.Text, strings.TrimSpace(v.Text+" "+v.Ceiling))
+			part.Text = append(part.Text, loaded(v.Load, v.Ceiling))
 		}
+		part.Items = []report.Item{a.cellTable(s, cells)}
 		if page {
-			for _, c := range a.workloadCharts(s, w, cells) {
-				part.Items = append(part.Items, c.Chart)
+			out = append(out, a.withCharts(part, s, w, cells))
+			out = append(out, a.cellSections(cells)...)
+			continue
+		}
+		for _, c := range cells {
+			if c.Nodes > 1 {
+				part.Items = append(part.Items, nodeTable(c, a.cells[c.ID]))
 			}
 		}
-		part.Items = append(part.Items, a.cellTable(s, cells))
 		out = append(out, part)
-		out = append(out, a.cellSections(cells, page)...)
 	}
 	return out
 }
 
-// cellSections show each cell's nodes; a page also what happened over time, in the
-// run nearest to the median.
-func (a *analysis) cellSections(cells []*Cell, page bool) []report.Section {
+// withCharts puts the first chart before the table and the others behind it.
+func (a *analysis) withCharts(part report.Section, s *Sweep, w *Workload, cells []*Cell) report.Section {
+	charts := a.workloadCharts(s, w, cells)
+	part.Items = append([]report.Item{charts[0].Chart}, part.Items...)
+	for _, c := range charts[1:] {
+		part.Items = append(part.Items, c.Chart)
+	}
+	return part
+}
+
+func loaded(load, text string) string {
+	if load == "" || text == "" {
+		return text
+	}
+	return load + ": " + text
+}
+
+// cellSections show each cell's nodes and what happened over time, in the run nearest
+// to the median.
+func (a *analysis) cellSections(cells []*Cell) []report.Section {
 	var out []report.Section
-	text := report.Section{Sub: true}
 	for _, c := range cells {
 		f := a.cells[c.ID]
-		if !page {
-			if c.Nodes > 1 {
-				text.Items = append(text.Items, nodeTable(c, f))
-			}
-			continue
-		}
 		s := report.Section{Title: c.Label() + median(f), Sub: true, Fold: true, Items: []report.Item{nodeTable(c, f)}}
 		for _, ch := range cellCharts(c, f) {
 			s.Items = append(s.Items, ch.Chart)
 		}
 		out = append(out, s)
-	}
-	if len(text.Items) > 0 {
-		out = append(out, text)
 	}
 	return out
 }

@@ -38,6 +38,18 @@ type Limit struct {
 	Emulated bool `json:"emulated,omitempty"`
 }
 
+// short names the limit in a table.
+func (l Limit) short() string {
+	name := map[string]string{
+		LimitGuestCPU: "guests' CPUs", LimitHostCPU: "host's CPUs", LimitServerCPU: "server's CPU", LimitClientCPU: "clients' CPU",
+		LimitDevice: "device", LimitRate: "rate asked for", LimitLatency: "time of an I/O",
+	}[l.What]
+	if l.Emulated {
+		name += " (TCG)"
+	}
+	return name
+}
+
 // use is the mean use of all resources over the runs of a cell.
 type use struct {
 	client       string
@@ -174,9 +186,9 @@ func (u *use) users() string {
 
 // idle lists how far each resource was from its end.
 func (u *use) idle() string {
-	parts := []string{"host's CPUs " + percent(u.host)}
+	parts := []string{"the host's CPUs " + percent(u.host)}
 	if u.client != spec.ClientHost {
-		parts = append(parts, "guests' "+percent(u.guest))
+		parts = append(parts, "the guests' "+percent(u.guest))
 	}
 	if u.serverName != "" {
 		parts = append(parts, fmt.Sprintf("%s %.2f CPUs", u.serverName, u.server))

@@ -113,6 +113,9 @@ func (run *Run) slim() {
 		res.JSON = nil
 		for j := range res.Jobs {
 			res.Jobs[j].Hists = nil
+			for d := range res.Jobs[j].Dirs {
+				res.Jobs[j].Dirs[d].Clat.Bins = nil
+			}
 		}
 	}
 }

@@ -22,9 +22,9 @@ func (v *Verdict) sentence(list []contender) string {
 	case v.None != "":
 		fmt.Fprintf(&b, "%s. Measured was %s.", capital(v.None), figures)
 	case v.Sure:
-		fmt.Fprintf(&b, "%s wins: %s (%s).", best.label, strings.TrimPrefix(figures, best.label+" "), p(v.P))
+		fmt.Fprintf(&b, "%s wins %s (%s).", best.label, strings.TrimPrefix(figures, best.label+" "), p(v.P))
 	default:
-		fmt.Fprintf(&b, "%s leads: %s; %s.", best.label, strings.TrimPrefix(figures, best.label+" "), v.doubt(list))
+		fmt.Fprintf(&b, "%s leads %s; %s.", best.label, strings.TrimPrefix(figures, best.label+" "), v.doubt(list))
 	}
 	fmt.Fprintf(&b, " %s.", capital(v.Why))
 	if best.limit.Emulated && v.None == "" {

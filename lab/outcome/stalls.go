@@ -24,6 +24,17 @@ type Stalls struct {
 	LongestLockupNS int64 `json:"longest_lockup_ns"`
 }
 
+// add counts those of another run in.
+func (s *Stalls) add(o Stalls) {
+	s.Count += o.Count
+	s.LongestNS = max(s.LongestNS, o.LongestNS)
+	s.Overlapping += o.Overlapping
+	s.OverlapNS = max(s.OverlapNS, o.OverlapNS)
+	s.Most = max(s.Most, o.Most)
+	s.Lockups += o.Lockups
+	s.LongestLockupNS = max(s.LongestLockupNS, o.LongestLockupNS)
+}
+
 // span is a stretch of time of a run, in nanoseconds since its earliest node's start.
 type span struct{ from, to int64 }
 

@@ -11,7 +11,7 @@ import (
 
 // cellTable has a row for each cell of a sweep under a workload.
 func (a *analysis) cellTable(s *Sweep, cells []*Cell) *report.Table {
-	t := &report.Table{Notes: []string{"Medians over the runs that count; CV is their standard deviation in percent of the mean. Only the time in which all nodes ran is counted."}}
+	t := &report.Table{Notes: []string{"Medians over the runs that count; CV is their standard deviation in percent of the mean; stalls are of all runs. Rates and latencies are of the time in which all nodes ran."}}
 	for _, axis := range s.Axes {
 		t.Columns = append(t.Columns, report.Column{Name: axis})
 	}
@@ -19,7 +19,6 @@ func (a *analysis) cellTable(s *Sweep, cells []*Cell) *report.Table {
 	for _, c := range columns {
 		t.Columns = append(t.Columns, c.Column)
 	}
-	t.Columns = append(t.Columns, report.Column{Name: "limit"})
 	for _, c := range cells {
 		f := a.cells[c.ID]
 		var row []any
@@ -29,7 +28,7 @@ func (a *analysis) cellTable(s *Sweep, cells []*Cell) *report.Table {
 		for _, col := range columns {
 			row = append(row, col.value(f))
 		}
-		t.Add(append(row, f.Limit.What+unsteady(f))...)
+		t.Add(row...)
 		t.Notes = append(t.Notes, runNotes(c, f)...)
 	}
 	return t
@@ -94,8 +93,13 @@ func (a *analysis) columns(cells []*Cell) []column {
 			return ok && v != 0 && !math.IsNaN(v)
 		})
 	})
-	return append(all, column{report.Column{Name: "stalls"}, stallText}, column{report.Column{Name: "CV", Unit: "%", Digits: 1}, cvValue},
-		column{report.Column{Name: "95 % of IOPS"}, interval}, column{report.Column{Name: "runs"}, func(f *CellFigures) any { return len(f.Runs) }})
+	all = append(all, column{report.Column{Name: "limit"}, func(f *CellFigures) any { return f.Limit.short() + unsteady(f) }})
+	all = append(all, a.stallColumns(cells)...)
+	all = append(all, column{report.Column{Name: "CV", Unit: "%", Digits: 1}, cvValue})
+	if slices.ContainsFunc(cells, func(c *Cell) bool { return interval(a.cells[c.ID]) != nil }) {
+		all = append(all, column{report.Column{Name: "95 % of IOPS"}, interval})
+	}
+	return append(all, column{report.Column{Name: "runs"}, func(f *CellFigures) any { return len(f.Runs) }})
 }
 
 // directions that any of the cells had I/O in.
@@ -127,21 +131,32 @@ func interval(f *CellFigures) any {
 	return nil
 }
 
-// stallText is the number of stalls of the median run, those that met another
-// node's, and the longest.
-func stallText(f *CellFigures) any {
-	s := f.Runs[f.Median].Stalls
-	text := "-"
-	if s.Count > 0 {
-		text = fmt.Sprintf("%d to %s", s.Count, duration(float64(s.LongestNS)))
+// stallColumns are of all runs of a cell: how many stalls, the longest, how many met one
+// of another node, and the times without a sign of life.
+func (a *analysis) stallColumns(cells []*Cell) []column {
+	var most Stalls
+	for _, c := range cells {
+		most.add(a.cells[c.ID].allStalls())
 	}
-	if s.Overlapping > 0 {
-		text += fmt.Sprintf(", %d together", s.Overlapping)
+	out := []column{{report.Column{Name: "stalls"}, func(f *CellFigures) any { return f.allStalls().Count }}}
+	if most.Count > 0 {
+		out = append(out, column{report.Column{Name: "longest"}, func(f *CellFigures) any { return timeOrNone(float64(f.allStalls().LongestNS)) }},
+			column{report.Column{Name: "together"}, func(f *CellFigures) any { return f.allStalls().Overlapping }})
 	}
-	if s.Lockups > 0 {
-		text += fmt.Sprintf(", %d lockups to %s", s.Lockups, duration(float64(s.LongestLockupNS)))
+	if most.Lockups > 0 {
+		out = append(out, column{report.Column{Name: "lockups"}, func(f *CellFigures) any { return f.allStalls().Lockups }},
+			column{report.Column{Name: "longest"}, func(f *CellFigures) any { return timeOrNone(float64(f.allStalls().LongestLockupNS)) }})
 	}
-	return text
+	return out
+}
+
+// allStalls are those of all runs.
+func (f *CellFigures) allStalls() Stalls {
+	var s Stalls
+	for _, r := range f.Runs {
+		s.add(r.Stalls)
+	}
+	return s
 }
 
 // nodeTable has a row for each node of the run nearest to the median, and below it the
