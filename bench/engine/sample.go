@@ -46,8 +46,9 @@ func (s *stallWatch) completed(w *worker, now int64) {
 		s.recompute = now + int64(time.Second)
 		s.threshold = stallThreshold(w.res)
 	}
-	// A flush may take long without anything being wrong; a second is too long.
-	if gap < s.threshold || flushing && gap < int64(stallLimit) {
+	// The flush at the end of a job writes back all that was buffered: minutes are
+	// nothing wrong, and they are in the bandwidth.
+	if gap < s.threshold || flushing {
 		return
 	}
 	if len(w.res.Stalls) >= maxStalls {
