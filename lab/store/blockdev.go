@@ -30,11 +30,13 @@ func (b *builder) tmpfs(ctx context.Context) ([]image, error) {
 func (b *builder) loopDevice(ctx context.Context, i int) (image, error) {
 	name := filepath.Join(b.dir, nodeName(i)+".loop")
 	m := image{path: name, format: raw, device: b.deviceBelow(b.dir)}
+	var err error
 	if b.format() == luks {
-		if err := diskurl.Create(ctx, rawURL(name), diskurl.CreateOptions{Size: b.s.o.Size + luksRoom}); err != nil {
-			return m, err
-		}
-	} else if err := b.rawFile(ctx, m); err != nil {
+		err = b.luksRaw(ctx, name)
+	} else {
+		err = b.rawFile(ctx, m)
+	}
+	if err != nil {
 		return m, err
 	}
 	dev, err := b.c.loop(name)
@@ -43,19 +45,19 @@ func (b *builder) loopDevice(ctx context.Context, i int) (image, error) {
 	}
 	m.path, m.block, m.device = "/dev/"+dev, true, dev
 	if b.format() == luks {
-		return b.luksImage(ctx, m, i)
+		return b.luksImage(ctx, m)
 	}
 	return m, nil
 }
 
 // blockImage is an image on a block device that is new and reads as zeros.
-func (b *builder) blockImage(ctx context.Context, i int, path string) (image, error) {
+func (b *builder) blockImage(ctx context.Context, path string) (image, error) {
 	m, err := blockDevice(path)
 	switch {
 	case err != nil:
 		return m, err
 	case b.format() == luks:
-		return b.luksImage(ctx, m, i)
+		return b.luksImage(ctx, m)
 	case b.wantsGolden():
 		return m, b.copyInto(ctx, m, fillData)
 	}
@@ -73,7 +75,6 @@ func (b *builder) device(ctx context.Context, path string) (image, error) {
 	if isPCI(path) {
 		return image{source: pciSource(b.setup.Device, path)}, nil
 	}
-	i := len(b.c.made) // only to tell keys apart
 	if why := b.s.deviceProblem(ctx, path, b.deviceSize()); why != "" {
 		return image{}, errors.New(why)
 	}
@@ -90,7 +91,7 @@ func (b *builder) device(ctx context.Context, path string) (image, error) {
 	}
 	b.s.used[path] = true
 	if b.format() == luks {
-		return b.luksImage(ctx, m, i)
+		return b.luksImage(ctx, m)
 	}
 	return m, b.copyInto(ctx, m, fillHoles)
 }

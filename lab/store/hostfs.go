@@ -30,9 +30,6 @@ var mkfs = map[string]command{
 	"btrfs": {name: "mkfs.btrfs", args: []string{"-q", "-f"}},
 }
 
-// mkfsPackage has each one's program.
-var mkfsPackage = map[string]string{"mke2fs": "e2fsprogs", "mkfs.xfs": "xfsprogs", "mkfs.btrfs": "btrfs-progs"}
-
 // maxHostFS bounds a host file system: ext4's tables grow with the size.
 const maxHostFS = 4 << 40
 

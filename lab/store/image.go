@@ -69,7 +69,9 @@ func (b *builder) file(ctx context.Context, dir string, i int) (image, error) {
 	case qcow2:
 		err = b.qcow2File(ctx, m.path)
 	case luks:
-		m, err = b.luksImage(ctx, m, i)
+		if err = b.luksRaw(ctx, m.path); err == nil {
+			m, err = b.luksImage(ctx, m)
+		}
 	default:
 		err = fmt.Errorf("unknown format %q", m.format)
 	}
@@ -190,35 +192,66 @@ func cloneFile(from, to string) error {
 	return errors.Join(err, dst.Close())
 }
 
+// luksTemplate is an empty LUKS image, whose header all images of the store begin
+// with: QEMU takes two seconds of CPU to make one. It returns its key file too.
+func (b *builder) luksTemplate(ctx context.Context) (path, key string, err error) {
+	path, key = filepath.Join(b.s.o.Dir, "golden.luks"), filepath.Join(b.s.o.Dir, "golden.key")
+	path, err = b.s.once(ctx, path, func(c *scope) error {
+		for _, p := range []string{key, path} {
+			if err := c.record(entry{Kind: kindPath, Path: p}); err != nil {
+				return err
+			}
+		}
+		var secret [32]byte
+		if _, err := rand.Read(secret[:]); err != nil {
+			return err
+		}
+		if err := os.WriteFile(key, []byte(hex.EncodeToString(secret[:])), 0o600); err != nil {
+			return err
+		}
+		_, err := b.s.run(ctx, command{name: "qemu-img", args: []string{
+			"create", "-q", "-f", luks, "--object", secretObject(key), "-o", "key-secret=key,iter-time=10", path, strconv.FormatInt(b.s.o.Size, 10)}})
+		return err
+	})
+	return path, key, err
+}
+
+// luksRaw makes the file that a LUKS image lies in, or whose loop device it does.
+func (b *builder) luksRaw(ctx context.Context, path string) error {
+	template, _, err := b.luksTemplate(ctx)
+	if err != nil {
+		return err
+	}
+	st, err := os.Stat(template)
+	if err != nil {
+		return err
+	}
+	return diskurl.Create(ctx, rawURL(path), diskurl.CreateOptions{Size: st.Size(), Preallocation: b.preallocation()})
+}
+
 // luksImage makes a LUKS image in a file or on a block device. Its free space reads
 // as noise, so all of the golden disk is written, zeros too.
-func (b *builder) luksImage(ctx context.Context, m image, i int) (image, error) {
-	m.format, m.keyFile = luks, filepath.Join(b.own, nodeName(i)+".key")
-	var key [32]byte
-	if _, err := rand.Read(key[:]); err != nil {
-		return m, err
-	}
-	if err := os.WriteFile(m.keyFile, []byte(hex.EncodeToString(key[:])), 0o600); err != nil {
-		return m, err
-	}
-	secret := "secret,id=key,format=raw,file=" + quote(m.keyFile)
-	create := []string{"create", "-q", "-f", luks, "--object", secret, "-o", "key-secret=key,iter-time=100"}
-	if !m.block {
-		create = append(create, "-o", "preallocation="+b.preallocation())
-	}
-	_, err := b.s.run(ctx, command{name: "qemu-img", args: append(create, m.path, strconv.FormatInt(b.s.o.Size, 10))})
+func (b *builder) luksImage(ctx context.Context, m image) (image, error) {
+	template, key, err := b.luksTemplate(ctx)
 	if err != nil {
+		return m, err
+	}
+	m.format, m.keyFile = luks, key
+	if err := copyGolden(ctx, template, rawURL(m.path), m.cacheForMaking(), fillData); err != nil {
 		return m, err
 	}
 	golden, err := b.golden(ctx)
 	if err != nil {
 		return m, err
 	}
-	args := []string{"convert", "-q", "-n", "-T", "none", "-t", m.cacheForMaking(), "-S", "0", "--object", secret,
-		"-f", raw, "--target-image-opts", golden, m.imageOptions()}
-	_, err = b.s.run(ctx, command{name: "qemu-img", args: args})
+	_, err = b.s.run(ctx, command{name: "qemu-img", args: []string{
+		"convert", "-q", "-n", "-W", "-T", "none", "-t", m.cacheForMaking(), "-S", "0", "--object", secretObject(key),
+		"-f", raw, "--target-image-opts", golden, m.imageOptions()}})
 	return m, err
 }
+
+// secretObject is QEMU's object of a key file, called key.
+func secretObject(file string) string { return "secret,id=key,format=raw,file=" + quote(file) }
 
 // imageOptions name a LUKS image for --image-opts; the secret is called key.
 func (m image) imageOptions() string {

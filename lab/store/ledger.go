@@ -164,12 +164,12 @@ func (c *scope) start(name string, cmd command) (*process, error) {
 		err = c.record(entry{Kind: kindProcess, Name: cmd.name, PID: p.pid(), Started: ticks})
 	}
 	if err != nil {
-		select {
-		case <-p.ended: // it was too fast for us to look at it
-			return nil, fmt.Errorf("%s (%s): %w", name, cmd.name, p.failure())
-		default:
-			return nil, errors.Join(err, p.stop())
+		p.told = true
+		stopErr := p.stop()
+		if errors.Is(err, fs.ErrNotExist) { // it ended before we looked at it
+			err = fmt.Errorf("%s (%s): %w", name, cmd.name, p.failure())
 		}
+		return nil, errors.Join(err, stopErr)
 	}
 	c.running[c.made[len(c.made)-1].ID] = p
 	return p, nil

@@ -84,7 +84,7 @@ func (b *builder) lvm(ctx context.Context, kind string) ([]image, error) {
 			if err := g.linear(ctx, nodeName(i), size); err != nil {
 				return image{}, err
 			}
-			return b.blockImage(ctx, i, g.path(nodeName(i)))
+			return b.blockImage(ctx, g.path(nodeName(i)))
 		})
 	}
 	if kind == "lvm-thin" {

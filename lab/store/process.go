@@ -30,6 +30,7 @@ type process struct {
 	stderr  tail
 	ended   chan struct{} // closed when it has been waited for
 	err     error         // of Wait; valid after ended
+	told    bool          // await has said that it ended
 	once    sync.Once
 	stopErr error
 }
@@ -75,6 +76,9 @@ func (p *process) stop() error {
 func (p *process) end() error {
 	select {
 	case <-p.ended:
+		if p.told {
+			return nil
+		}
 		return fmt.Errorf("%s (%s) ended by itself: %w", p.name, p.cmd.Args[0], p.failure())
 	default:
 	}
@@ -87,10 +91,10 @@ func (p *process) end() error {
 	defer timer.Stop()
 	select {
 	case <-p.ended:
+		return nil
 	case <-timer.C:
 	}
-	// Whatever it has started goes too, and itself if it would not.
-	err := killGroup(p.pid())
+	err := killGroup(p.pid()) // not waited for yet, so the number is still its
 	<-p.ended
 	return err
 }
@@ -117,6 +121,7 @@ func (p *process) await(ctx context.Context, socket string) error {
 	for {
 		select {
 		case <-p.ended:
+			p.told = true
 			return fmt.Errorf("%s (%s): %w", p.name, p.cmd.Args[0], p.failure())
 		case <-ctx.Done():
 			return fmt.Errorf("%s (%s) does not listen on %s: %w: %s", p.name, p.cmd.Args[0], socket, ctx.Err(), lastLine(p.stderr.String()))

@@ -143,7 +143,7 @@ func (s *Store) vmdisk(m image, o serving) command {
 func qemuNBD(m image, o serving) command {
 	args := []string{"-t", "-e", "8", "-k", o.socket, "--cache=" + o.cache, "--aio=" + o.aio, "--discard=unmap"}
 	if m.format == luks {
-		return command{name: "qemu-nbd", args: append(args, "--object", "secret,id=key,format=raw,file="+quote(m.keyFile), "--image-opts", m.imageOptions())}
+		return command{name: "qemu-nbd", args: append(args, "--object", secretObject(m.keyFile), "--image-opts", m.imageOptions())}
 	}
 	if o.l2Cache > 0 && m.format == qcow2 {
 		return command{name: "qemu-nbd", args: append(args, "--image-opts", fmt.Sprintf(

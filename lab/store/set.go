@@ -95,7 +95,7 @@ type builder struct {
 
 	fs  *hostFS
 	dir string // of the images
-	own string // of sockets and keys, in Dir itself
+	own string // of sockets, in Dir itself
 }
 
 // image is a node's disk before a server is put over it.

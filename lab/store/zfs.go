@@ -104,7 +104,7 @@ func (b *builder) zvol(ctx context.Context, kind string) ([]image, error) {
 			if err != nil {
 				return image{}, err
 			}
-			return b.blockImage(ctx, i, path)
+			return b.blockImage(ctx, path)
 		})
 	}
 	golden, err := z.newVolume(ctx, "golden", size, block)
