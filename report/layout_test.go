@@ -141,3 +141,25 @@ func TestFoldedSections(t *testing.T) {
 		t.Errorf("text:\n%s", text.String())
 	}
 }
+
+// TestTextWidths: each text has the width that the layout gave it, in whatever font it
+// is shown.
+func TestTextWidths(t *testing.T) {
+	t.Parallel()
+	d := svg(t, &report.Bars{Title: "W & <text W>", Groups: []string{"iiii", "WWWW"}, Series: []report.BarSeries{{Name: "s", Values: []float64{1, 2}}}})
+	width := func(label string) float64 {
+		m := regexp.MustCompile(`<text textLength="([\d.]+)" [^>]*>` + regexp.QuoteMeta(label) + `<`).FindStringSubmatch(d)
+		if m == nil {
+			t.Fatalf("no width of %q", label)
+		}
+		v, err := strconv.ParseFloat(m[1], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	if narrow, wide := width("iiii"), width("WWWW"); wide < 3*narrow || wide > 60 {
+		t.Errorf("iiii is %v points wide, WWWW %v", narrow, wide)
+	}
+	width("W &amp; &lt;text W&gt;")
+}

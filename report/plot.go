@@ -13,7 +13,6 @@ import (
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgimg"
-	"gonum.org/v1/plot/vg/vgsvg"
 )
 
 // Size of a drawing in points (1/72 inch). The zero value is 720 x 400, higher
@@ -45,19 +44,6 @@ type figure struct {
 	// legend is drawn beside the plot: inside it would hide what it explains.
 	legend  plot.Legend
 	entries int
-}
-
-// SVG draws a chart.
-func SVG(w io.Writer, c Chart, size Size) error {
-	width, height := size.of(c)
-	p, err := newFigure(c, width, height)
-	if err != nil {
-		return err
-	}
-	canvas := vgsvg.New(width, height)
-	p.drawOn(inset(draw.New(canvas)))
-	_, err = canvas.WriteTo(w)
-	return err
 }
 
 // PNG draws a chart at 144 pixels an inch, on white.

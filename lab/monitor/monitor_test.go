@@ -372,7 +372,7 @@ func TestDescribeFakeHost(t *testing.T) {
 	}
 	d := describer{proc: proc, sys: sys}
 	d.cpu()
-	d.device(7<<8 | 0)
+	d.device(7 << 8)
 	d.device(7<<8 | 1) // the partition is on the same disk: said once
 	d.add("mitigations", d.mitigations())
 	d.add("governor", d.governor())
