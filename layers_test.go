@@ -36,6 +36,7 @@ var components = map[string]int{
 	"nbd/client":     -10,
 	"vhost/frontend": -10,
 	"imageio/client": -10,
+	"imageio/batch":  -20,
 	"nbd":            -20,
 	"vhost":          -20,
 	"uring":          -20,
@@ -44,7 +45,7 @@ var components = map[string]int{
 }
 
 // leaves do not know the disk contract.
-var leaves = []string{"nbd", "nbd/client", "vhost", "vhost/frontend", "imageio/client", "uring", "report", "suggest"}
+var leaves = []string{"nbd", "nbd/client", "vhost", "vhost/frontend", "imageio/client", "imageio/batch", "uring", "report", "suggest"}
 
 // singletons are the components whose every folder is one of its own: a driver
 // does not know another driver, nor a filter another filter.

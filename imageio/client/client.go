@@ -17,6 +17,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/vmdisk/vmdisk/imageio/batch"
 )
 
 // Config says how to reach an image.
@@ -113,8 +115,11 @@ func newClient(cfg Config) (*Client, error) {
 	return c, nil
 }
 
+// dialTimeout bounds the making of a connection, with its handshake.
+const dialTimeout = 30 * time.Second
+
 func (c *Client) dialTCP(addr, name string) func(ctx context.Context) (net.Conn, error) {
-	dialer := &net.Dialer{Timeout: 30 * time.Second}
+	dialer := &net.Dialer{Timeout: dialTimeout}
 	if c.plain {
 		return func(ctx context.Context) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", addr) }
 	}
@@ -126,8 +131,20 @@ func (c *Client) dialTCP(addr, name string) func(ctx context.Context) (net.Conn,
 		config.ServerName = name
 	}
 	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
-	secure := &tls.Dialer{NetDialer: dialer, Config: config}
-	return func(ctx context.Context) (net.Conn, error) { return secure.DialContext(ctx, "tcp", addr) }
+	return func(ctx context.Context) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+		defer cancel()
+		nc, err := dialer.DialContext(ctx, "tcp", addr)
+		if err != nil {
+			return nil, err
+		}
+		secure := batch.Client(nc, config)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			nc.Close()
+			return nil, err
+		}
+		return secure, nil
+	}
 }
 
 // safeURL is the URL with most of the ticket's id cut off: it is a credential.

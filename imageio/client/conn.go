@@ -39,11 +39,17 @@ type conn struct {
 type timedConn struct {
 	net.Conn
 	timeout     time.Duration
+	until       time.Time // the deadline that is set
 	interrupted atomic.Bool
 }
 
+// limit moves the deadline, though not for less than a sixteenth of the
+// timeout: a read under TLS is 16 KiB at most.
 func (t *timedConn) limit() error {
-	t.SetDeadline(time.Now().Add(t.timeout))
+	if until := time.Now().Add(t.timeout); until.Sub(t.until).Abs() > t.timeout/16 {
+		t.SetDeadline(until)
+		t.until = until
+	}
 	if t.interrupted.Load() {
 		return net.ErrClosed
 	}

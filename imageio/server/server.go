@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vmdisk/vmdisk/imageio/batch"
 )
 
 // Server is the daemon: the services over one store of tickets.
@@ -109,7 +111,7 @@ func (s *service) dataRoutes() []route {
 func (s *Server) bindRemote(shared *service, config *tls.Config) error {
 	var secure func(net.Conn) net.Conn
 	if config != nil {
-		secure = func(c net.Conn) net.Conn { return tls.Server(c, config) }
+		secure = func(c net.Conn) net.Conn { return batch.Server(c, config) }
 	}
 	l, err := net.Listen("tcp", net.JoinHostPort(s.cfg.Remote.Host, strconv.Itoa(s.cfg.Remote.Port)))
 	if err != nil {
