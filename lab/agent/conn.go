@@ -44,6 +44,7 @@ type call struct {
 // NewConn begins to listen to a node. Close ends it.
 func NewConn(rw io.ReadWriteCloser) *Conn {
 	c := &Conn{rw: rw, lines: newLines(rw), calls: map[int]*call{}, heard: Monotonic(), hello: make(chan struct{})}
+	c.lines.patience = stopTime // a node that reads nothing must not hold the lab
 	c.wg.Go(c.listen)
 	return c
 }
@@ -172,7 +173,7 @@ func (c *Conn) begin(op string, body any, progress func(Progress)) (int, *call, 
 	id := c.next
 	c.calls[id] = w
 	c.mu.Unlock()
-	if err := c.lines.write(message{ID: id, Op: op}, body); err != nil {
+	if err := c.lines.write(sent{ID: id, Op: op, Body: body}); err != nil {
 		c.forget(id)
 		return 0, nil, fmt.Errorf("%s: %w", op, err)
 	}
@@ -197,7 +198,7 @@ func (c *Conn) wait(ctx context.Context, op string, id int, w *call, into any) e
 		c.forget(id)
 		return fmt.Errorf("%s: %w", op, context.Cause(ctx))
 	}
-	if err := c.lines.write(message{ID: id, Op: opStop}, nil); err != nil {
+	if err := c.lines.write(sent{ID: id, Op: opStop}); err != nil {
 		return err
 	}
 	select {
@@ -226,7 +227,7 @@ func (c *Conn) answer(op string, m message, ok bool, into any) error {
 		}
 	}
 	if m.Err != "" {
-		return errors.New(m.Err)
+		return errors.New(clean(m.Err))
 	}
 	return nil
 }
@@ -335,7 +336,7 @@ func (r *Running) Ready(ctx context.Context) error {
 
 // Go opens the gate at a time of the node's monotonic clock.
 func (r *Running) Go(startNS int64) error {
-	return r.c.lines.write(message{ID: r.id, Op: opGo}, Go{StartNS: startNS})
+	return r.c.lines.write(sent{ID: r.id, Op: opGo, Body: Go{StartNS: startNS}})
 }
 
 // Wait returns the result. When ctx ends the node stops in order, and the error
@@ -345,5 +346,6 @@ func (r *Running) Wait(ctx context.Context) (*Result, error) {
 	if err := r.c.wait(ctx, opRun, r.id, r.call, &res); err != nil {
 		return nil, err
 	}
+	res.clean()
 	return &res, nil
 }

@@ -61,6 +61,7 @@ func (f *fioRun) parse(text []byte) (*Result, error) {
 		res.JSON = text[at:]
 	}
 	taken := map[int]bool{}
+	var all []activity
 	for _, j := range out.Jobs {
 		r := JobResult{Name: j.Name, Group: j.Group, Jobs: max(1, atoi(j.Options["numjobs"]))}
 		if j.Error != 0 {
@@ -79,7 +80,11 @@ func (f *fioRun) parse(text []byte) (*Result, error) {
 			r.Stalls = gaps(r.Points)
 		}
 		res.Jobs = append(res.Jobs, r)
+		if n := len(r.Points); n > 0 {
+			all = append(all, activity{end: r.Points[n-1].AtNS, stalls: r.Stalls})
+		}
 	}
+	res.Stalls = standstills(all, int64(stallGap))
 	return res, nil
 }
 

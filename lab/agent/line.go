@@ -2,16 +2,21 @@ package agent
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"sync"
+	"time"
 )
 
-// maxLine bounds a message in both directions: what comes from a guest is not
-// trusted, and a result of hours must fit.
-const maxLine = 64 << 20
+// What comes from a guest is not trusted: maxLine bounds a message, and maxObjects
+// what it can unfold to, since three bytes of JSON make a sample of 88 bytes.
+const (
+	maxLine    = 64 << 20
+	maxObjects = 1 << 20
+)
 
 // The operations. Every request has an answer "done" with its ID; "beat" and
 // "progress" come unasked.
@@ -36,9 +41,19 @@ type message struct {
 	Err  string          `json:"error,omitempty"`
 }
 
+// sent is a message to be written.
+type sent struct {
+	ID   int    `json:"id,omitempty"`
+	Op   string `json:"op"`
+	Body any    `json:"body,omitempty"`
+	Err  string `json:"error,omitempty"`
+}
+
 // lines reads and writes messages. Any number of goroutines write, one reads.
 type lines struct {
 	in *bufio.Reader
+	// patience, if not 0, is how long a write may take.
+	patience time.Duration
 
 	mu  sync.Mutex
 	out io.Writer
@@ -48,31 +63,20 @@ func newLines(rw io.ReadWriter) *lines {
 	return &lines{in: bufio.NewReaderSize(rw, 64<<10), out: rw}
 }
 
-var errLong = fmt.Errorf("a message is longer than %d MiB", maxLine>>20)
+var (
+	errLong = fmt.Errorf("a message is longer than %d MiB", maxLine>>20)
+	errMany = fmt.Errorf("a message has more than %d parts", maxObjects)
+)
 
 // read returns the next message, or io.EOF at the end of the channel.
 func (l *lines) read() (message, error) {
 	var m message
-	var line []byte
-	for {
-		part, err := l.in.ReadSlice('\n')
-		if len(line)+len(part) > maxLine {
-			return m, errLong
-		}
-		switch {
-		case err == nil && line == nil:
-			line = part // the usual case: no copy
-		case err == nil:
-			line = append(line, part...)
-		case errors.Is(err, bufio.ErrBufferFull):
-			line = append(line, part...)
-			continue
-		case errors.Is(err, io.EOF) && len(line)+len(part) > 0:
-			return m, io.ErrUnexpectedEOF
-		default:
-			return m, err
-		}
-		break
+	line, err := l.line()
+	if err != nil {
+		return m, err
+	}
+	if bytes.Count(line, []byte("{")) > maxObjects {
+		return m, errMany
 	}
 	if err := json.Unmarshal(line, &m); err != nil {
 		return m, fmt.Errorf("message of %d bytes: %w", len(line), err)
@@ -80,24 +84,47 @@ func (l *lines) read() (message, error) {
 	return m, nil
 }
 
-// write sends a message with body as JSON; nil is no body.
-func (l *lines) write(m message, body any) error {
-	if body != nil {
-		text, err := json.Marshal(body)
-		if err != nil {
-			return err
+// line returns the next line; it is valid until the next call.
+func (l *lines) line() ([]byte, error) {
+	var line []byte
+	for {
+		part, err := l.in.ReadSlice('\n')
+		if len(line)+len(part) > maxLine {
+			return nil, errLong
 		}
-		m.Body = text
+		switch {
+		case err == nil && line == nil:
+			return part, nil // the usual case: no copy
+		case err == nil:
+			return append(line, part...), nil
+		case errors.Is(err, bufio.ErrBufferFull):
+			line = append(line, part...)
+		case errors.Is(err, io.EOF) && len(line)+len(part) > 0:
+			return nil, io.ErrUnexpectedEOF
+		default:
+			return nil, err
+		}
 	}
-	text, err := json.Marshal(m)
-	if err != nil {
+}
+
+// write sends a message.
+func (l *lines) write(m sent) error {
+	var text bytes.Buffer
+	e := json.NewEncoder(&text) // ends with a newline
+	e.SetEscapeHTML(false)
+	if err := e.Encode(m); err != nil {
 		return err
 	}
-	if len(text) >= maxLine {
+	if text.Len() > maxLine {
 		return errLong
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_, err = l.out.Write(append(text, '\n'))
+	if d, ok := l.out.(interface{ SetWriteDeadline(time.Time) error }); ok && l.patience > 0 {
+		if err := d.SetWriteDeadline(time.Now().Add(l.patience)); err != nil {
+			return err
+		}
+	}
+	_, err := l.out.Write(text.Bytes())
 	return err
 }

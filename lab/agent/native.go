@@ -93,6 +93,7 @@ func (x *execution) convert(r *result.Run) *Result {
 	for _, g := range r.Groups() {
 		res.Jobs = append(res.Jobs, convertJob(r, g))
 	}
+	res.Stalls = nodeStalls(r)
 	settled := false
 	for _, j := range r.Jobs {
 		if j.Steady != nil {
@@ -140,6 +141,30 @@ func convertJob(r *result.Run, g *result.Job) JobResult {
 		}
 	}
 	return j
+}
+
+// A node's standstill is of a second, or of 100 median latencies but no less than the
+// scheduler's own delays; as of a job.
+const (
+	longStall    = int64(time.Second)
+	shortStall   = int64(10 * time.Millisecond)
+	stallMedians = 100
+)
+
+func nodeStalls(r *result.Run) []Stall {
+	var jobs []activity
+	var all hist.Histogram
+	for _, j := range r.Jobs {
+		a := activity{begin: int64(j.Begin - r.Opened), end: int64(j.Begin + j.Elapsed - r.Opened)}
+		for _, s := range j.Stalls {
+			a.stalls = append(a.stalls, Stall{AtNS: int64(s.At - r.Opened), TookNS: int64(s.Took)})
+		}
+		jobs = append(jobs, a)
+		for d := range j.Dirs {
+			all.Merge(&j.Dirs[d].Clat)
+		}
+	}
+	return standstills(jobs, min(longStall, max(shortStall, stallMedians*all.Percentile(50))))
 }
 
 func convertDir(d *result.Dir) DirResult {

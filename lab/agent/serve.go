@@ -53,7 +53,7 @@ func Serve(ctx context.Context, rw io.ReadWriter, o Options) error {
 		wg.Wait()
 		s.disk.close()
 	}()
-	if err := s.lines.write(message{Op: opHello}, s.hello()); err != nil {
+	if err := s.lines.write(sent{Op: opHello, Body: s.hello()}); err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
 	wg.Go(func() { s.beats(ctx) })
@@ -96,7 +96,7 @@ func (s *server) beats(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			if s.lines.write(message{Op: opBeat}, nil) != nil {
+			if s.lines.write(sent{Op: opBeat}) != nil {
 				return // the reader ends as well
 			}
 		}
@@ -108,9 +108,9 @@ func (s *server) beats(ctx context.Context) {
 func (s *server) take(ctx context.Context, wg *sync.WaitGroup, m message) error {
 	switch m.Op {
 	case opPing:
-		return s.lines.write(message{ID: m.ID, Op: opDone}, pong{NowNS: Monotonic()})
+		return s.lines.write(sent{ID: m.ID, Op: opDone, Body: pong{NowNS: Monotonic()}})
 	case opPowerOff:
-		return errors.Join(ErrPowerOff, s.lines.write(message{ID: m.ID, Op: opDone}, nil))
+		return errors.Join(ErrPowerOff, s.lines.write(sent{ID: m.ID, Op: opDone}))
 	case opStop:
 		s.stop()
 	case opGo:
@@ -126,11 +126,15 @@ func (s *server) take(ctx context.Context, wg *sync.WaitGroup, m message) error 
 }
 
 func (s *server) done(id int, body any, err error) error {
-	m := message{ID: id, Op: opDone}
+	m := sent{ID: id, Op: opDone, Body: body}
 	if err != nil {
-		m.Err = strings.ReplaceAll(err.Error(), "\n", "; ")
+		m.Err = oneLine(err)
 	}
-	return s.lines.write(m, body)
+	err = s.lines.write(m)
+	if errors.Is(err, errLong) {
+		return s.lines.write(sent{ID: id, Op: opDone, Err: "the answer cannot be sent: " + err.Error()})
+	}
+	return err
 }
 
 func (s *server) stop() {
@@ -182,7 +186,7 @@ func (s *server) begin(ctx context.Context, wg *sync.WaitGroup, m message, do op
 
 // progress tells how far an operation has come.
 func (s *server) progress(id int, p Progress) {
-	_ = s.lines.write(message{ID: id, Op: opProgress}, p)
+	_ = s.lines.write(sent{ID: id, Op: opProgress, Body: p})
 }
 
 func (s *server) prepare(ctx context.Context, m message) (any, error) {

@@ -146,6 +146,9 @@ type Result struct {
 	StartNS int64       `json:"start_ns"`
 	EndNS   int64       `json:"end_ns"`
 	Jobs    []JobResult `json:"jobs"`
+	// Stalls are the times in which no job that was at work got anything done; those
+	// of each job stand with it.
+	Stalls []Stall `json:"stalls,omitempty"`
 	// CPUBusy and Steal are shares 0..1 of the node's CPUs in between; for a host
 	// client CPUBusy is of the process itself, in CPUs.
 	CPUBusy float64 `json:"cpu_busy"`

@@ -62,7 +62,7 @@ func (n *Node) check() error {
 			return fmt.Errorf("job %s: %w", n.Result.Jobs[i].Name, err)
 		}
 	}
-	return nil
+	return checkStalls(n.Result.Stalls)
 }
 
 func checkJob(j *agent.JobResult) error {

@@ -13,9 +13,9 @@ import (
 func stalling(nodes ...[][2]int64) *Run {
 	run := &Run{}
 	for i, list := range nodes {
-		n := Node{Name: string(rune('a' + i)), Result: &agent.Result{Jobs: []agent.JobResult{{}}}}
+		n := Node{Name: string(rune('a' + i)), Result: &agent.Result{}}
 		for _, s := range list {
-			n.Result.Jobs[0].Stalls = append(n.Result.Jobs[0].Stalls, agent.Stall{AtNS: s[0] * 1e6, TookNS: (s[1] - s[0]) * 1e6})
+			n.Result.Stalls = append(n.Result.Stalls, agent.Stall{AtNS: s[0] * 1e6, TookNS: (s[1] - s[0]) * 1e6})
 		}
 		run.Nodes = append(run.Nodes, n)
 	}
@@ -44,17 +44,15 @@ func TestOverlappingStalls(t *testing.T) {
 	}
 }
 
-// TestStallsAreOfTheNode: jobs of one node that stand still at the same time are one
-// stall, and nodes that started apart are compared on the host's clock.
-func TestStallsAreOfTheNode(t *testing.T) {
+// TestStallsOnOneClock: nodes that started apart are compared on the host's clock.
+func TestStallsOnOneClock(t *testing.T) {
 	t.Parallel()
 	run := stalling([][2]int64{{0, 2000}}, [][2]int64{{0, 2000}})
-	run.Nodes[0].Result.Jobs = append(run.Nodes[0].Result.Jobs, agent.JobResult{Stalls: []agent.Stall{{AtNS: 5e8, TookNS: 2e9}}})
-	if got := run.stalls(); got.Count != 2 || got.LongestNS != 25e8 || got.OverlapNS != 2e9 {
-		t.Errorf("two jobs: %+v", got)
+	if got := run.stalls(); got.Count != 2 || got.LongestNS != 2e9 || got.OverlapNS != 2e9 {
+		t.Errorf("at the same time: %+v", got)
 	}
 	run.Nodes[1].AtNS = 2e9
-	if got := run.stalls(); got.OverlapNS != 5e8 {
+	if got := run.stalls(); got.OverlapNS != 0 {
 		t.Errorf("2 s apart: %+v", got)
 	}
 	run.Nodes[1].AtNS = 10e9

@@ -42,10 +42,8 @@ type span struct{ from, to int64 }
 func (n *Node) stalls() []span {
 	var all []agent.Stall
 	if n.Result != nil {
-		for _, j := range n.Result.Jobs {
-			for _, s := range j.Stalls {
-				all = append(all, agent.Stall{AtNS: s.AtNS + n.AtNS, TookNS: s.TookNS})
-			}
+		for _, s := range n.Result.Stalls {
+			all = append(all, agent.Stall{AtNS: s.AtNS + n.AtNS, TookNS: s.TookNS})
 		}
 	}
 	return union(all)
