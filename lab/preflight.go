@@ -115,6 +115,9 @@ func (m *matrix) nothing() string {
 			}
 		}
 	}
+	if len(why) > 2 {
+		return fmt.Sprintf("%s; %s; and %d more reasons", why[0], why[1], len(why)-2)
+	}
 	return strings.Join(why, "; ")
 }
 
