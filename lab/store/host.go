@@ -31,16 +31,18 @@ type host struct {
 	schedulers func(device string) ([]string, error)
 	reflink    func(dir string) error
 	built      func(scheme string) bool
-	// directRAM: tmpfs lets files be opened past the page cache.
-	directRAM func() bool
+	// cacheIn is "none" where files can be opened past the page cache.
+	cacheIn func(dir string) string
 }
 
-func thisHost() host {
+func thisHost() host { return hostWith(runCommand) }
+
+func hostWith(run runner) host {
 	h := host{
-		run:     runCommand,
+		run:     run,
 		root:    os.Geteuid() == 0,
 		program: func(name string) bool { _, err := findProgram(name); return err == nil },
-		exists:  exists, free: freeSpace, memory: freeMemory, schedulers: schedulersOf, reflink: tryReflink, built: builtScheme, directRAM: directRAM,
+		exists:  exists, free: freeSpace, memory: freeMemory, schedulers: schedulersOf, reflink: tryReflink, built: builtScheme, cacheIn: cacheIn,
 	}
 	h.module = func(ctx context.Context, name string) bool {
 		_, err := h.run(ctx, command{name: "modprobe", args: []string{"-q", name}})
@@ -50,7 +52,10 @@ func thisHost() host {
 		return kernelHas(name) || h.module(ctx, name) && kernelHas(name)
 	}
 	h.target = func(ctx context.Context, name string) bool {
-		return h.hasTarget(ctx, name) || h.module(ctx, "dm-"+name) && h.hasTarget(ctx, name)
+		if !h.hasTarget(ctx, name) {
+			h.module(ctx, targetModule(name))
+		}
+		return h.hasTarget(ctx, name)
 	}
 	return h
 }
@@ -75,6 +80,14 @@ var packages = map[string]string{
 func kernelHas(name string) bool {
 	text, err := os.ReadFile("/proc/filesystems")
 	return err == nil && slices.Contains(strings.Fields(string(text)), name)
+}
+
+// targetModule has a target of the device mapper; the plain ones are in its own.
+func targetModule(name string) string {
+	if name == "linear" {
+		return "dm-mod"
+	}
+	return "dm-" + name
 }
 
 func (h host) hasTarget(ctx context.Context, name string) bool {
@@ -126,15 +139,6 @@ func tryReflink(dir string) error {
 		err = cloneFile(from, filepath.Join(tmp, "b"))
 	}
 	return errors.Join(err, os.RemoveAll(tmp))
-}
-
-// directRAM asks the tmpfs that nearly every system has, by a file without a name.
-func directRAM() bool {
-	fd, err := unix.Open("/dev/shm", unix.O_TMPFILE|unix.O_RDWR|unix.O_DIRECT|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return false
-	}
-	return unix.Close(fd) == nil
 }
 
 // deviceProblem says why a block device may not be overwritten, "" if it may. ours:

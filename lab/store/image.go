@@ -61,7 +61,7 @@ func (b *builder) golden(ctx context.Context) (string, error) {
 
 // file makes an image as a file.
 func (b *builder) file(ctx context.Context, dir string, i int) (image, error) {
-	m := image{path: filepath.Join(dir, nodeName(i)+"."+b.format()), format: b.format(), device: b.deviceBelow(dir), cached: b.fs == nil}
+	m := image{path: filepath.Join(dir, nodeName(i)+"."+b.format()), format: b.format(), device: b.deviceBelow(dir)}
 	var err error
 	switch m.format {
 	case raw:
@@ -105,7 +105,21 @@ func (b *builder) copyInto(ctx context.Context, m image, how fill) error {
 // cacheForMaking is how an image is written before the measurement: past the page
 // cache, so that what is cached at the start does not depend on the backing.
 func (m image) cacheForMaking() string {
-	if m.cached {
+	if m.block {
+		return "none"
+	}
+	return cacheIn(filepath.Dir(m.path))
+}
+
+// cacheIn is none if the page cache can be bypassed in a folder, else writeback. It
+// asks by a file without a name; where there are no such, ordinary file systems
+// are, which can.
+func cacheIn(dir string) string {
+	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_DIRECT|unix.O_CLOEXEC, 0o600)
+	if err == nil {
+		unix.Close(fd)
+	}
+	if errors.Is(err, unix.EINVAL) {
 		return "writeback"
 	}
 	return "none"
@@ -133,11 +147,8 @@ func (b *builder) qcow2File(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	args := []string{"convert", "-q", "-n", "-W", "--target-is-zero", "-T", "none", "-f", raw, "-O", qcow2}
-	if b.fs != nil {
-		args = append(args, "-t", "none")
-	}
-	_, err = b.s.run(ctx, command{name: "qemu-img", args: append(args, golden, path)})
+	_, err = b.s.run(ctx, command{name: "qemu-img", args: []string{"convert", "-q", "-n", "-W", "--target-is-zero",
+		"-T", cacheIn(filepath.Dir(golden)), "-t", cacheIn(filepath.Dir(path)), "-f", raw, "-O", qcow2, golden, path}})
 	return err
 }
 
@@ -245,7 +256,7 @@ func (b *builder) luksImage(ctx context.Context, m image) (image, error) {
 		return m, err
 	}
 	_, err = b.s.run(ctx, command{name: "qemu-img", args: []string{
-		"convert", "-q", "-n", "-W", "-T", "none", "-t", m.cacheForMaking(), "-S", "0", "--object", secretObject(key),
+		"convert", "-q", "-n", "-W", "-T", cacheIn(filepath.Dir(golden)), "-t", m.cacheForMaking(), "-S", "0", "--object", secretObject(key),
 		"-f", raw, "--target-image-opts", golden, m.imageOptions()}})
 	return m, err
 }

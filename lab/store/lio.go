@@ -62,6 +62,10 @@ func (l lio) remove() error {
 	for _, dir := range []string{link, l.group(), l.target(), l.store()} {
 		errs = append(errs, gone(l.rmdir(dir)))
 	}
+	// What all targets share goes with the last one.
+	for _, dir := range []string{filepath.Dir(l.target()), filepath.Dir(l.store())} {
+		_ = l.rmdir(dir)
+	}
 	return errors.Join(errs...)
 }
 

@@ -113,13 +113,16 @@ func (p *preflight) loops(what string) {
 func (p *preflight) backing(ctx context.Context) {
 	switch p.kind {
 	case "copy", "sparse", "falloc", "full":
+		p.directHere()
 	case "reflink":
+		p.directHere()
 		p.reflink()
 	case "overlay":
+		p.directHere()
 		p.host.need(&p.reasons, "qemu-img")
 	case "tmpfs":
 		p.root("backing=tmpfs (a mount)")
-		if (p.setup.Cache == "none" || p.setup.Cache == "directsync") && p.setup.Server != "iscsi" && !p.host.directRAM() {
+		if p.direct() && p.host.cacheIn("/dev/shm") != "none" { // it nearly always is a tmpfs
 			p.add("tmpfs of this kernel is always cached: cache=writeback, or Linux 6.6 or newer")
 		}
 	case "loop":
@@ -137,6 +140,25 @@ func (p *preflight) backing(ctx context.Context) {
 	}
 	if p.setup.Pass == "second" && (p.kind == "url" || isPCI(p.arg)) {
 		p.add("pass=second writes files and block devices of the host: pass=first for backing=%s", p.kind)
+	}
+}
+
+// direct: somebody opens images past the page cache.
+func (p *preflight) direct() bool {
+	return (p.setup.Cache == "none" || p.setup.Cache == "directsync") && p.setup.Server != "iscsi"
+}
+
+// directHere: a work folder on a RAM disk, mostly.
+func (p *preflight) directHere() {
+	if p.o == nil || !p.direct() || p.setup.HostFS != here {
+		return
+	}
+	dir := p.o.Dir
+	for !p.host.exists(dir) && dir != "/" {
+		dir = filepath.Dir(dir)
+	}
+	if p.host.cacheIn(dir) != "none" {
+		p.add("files in %s are always cached: cache=writeback, another folder, or a host-fs of its own", dir)
 	}
 }
 
@@ -161,7 +183,7 @@ func (p *preflight) lvm(ctx context.Context) {
 	}
 	target := map[string]string{"lvm": "linear", "lvm-snapshot": "snapshot", "lvm-thin": "thin-pool"}[p.kind]
 	if !p.host.target(ctx, target) {
-		p.add("this kernel has no device mapper with the target %s (modules dm-mod and dm-%s): boot a kernel with them", target, target)
+		p.add("this kernel has no device mapper with the target %s (module %s): boot a kernel with it", target, targetModule(target))
 	}
 }
 
@@ -311,7 +333,6 @@ func (p *preflight) format() {
 }
 
 func (p *preflight) server() {
-	direct := p.setup.Cache == "none" || p.setup.Cache == "directsync"
 	native := p.setup.AIO == "native"
 	switch p.setup.Server {
 	case "none":
@@ -323,7 +344,7 @@ func (p *preflight) server() {
 	case "nbdkit":
 		p.host.need(&p.reasons, "nbdkit")
 		p.rawOnly("")
-		if direct {
+		if p.direct() {
 			p.add("server=nbdkit uses the host's page cache: cache=writeback")
 		}
 	case "qemu-nbd", luks:
@@ -337,7 +358,7 @@ func (p *preflight) server() {
 		p.add("unknown server %q", p.setup.Server)
 	}
 	qemu := slices.Contains([]string{"qemu-nbd", "qsd", "qsd-nbd", luks}, p.setup.Server)
-	if qemu && native && !direct {
+	if qemu && native && !p.direct() {
 		p.add("aio=native needs cache=none or cache=directsync")
 	}
 	if p.setup.Server == luks && !slices.Contains([]string{"copy", "sparse", "falloc", "full", "tmpfs", "loop", "lvm", "zvol", "device"}, p.kind) {

@@ -24,7 +24,7 @@ func richHost() host {
 		schedulers: func(string) ([]string, error) { return []string{"none", "mq-deadline", "bfq", "kyber"}, nil },
 		reflink:    func(string) error { return nil },
 		built:      func(scheme string) bool { return scheme != diskurl.SchemeQcow2 && scheme != diskurl.SchemeVhostUser },
-		directRAM:  func() bool { return true },
+		cacheIn:    func(string) string { return "none" },
 	}
 }
 
@@ -48,7 +48,7 @@ func TestMissing(t *testing.T) {
 		h.exists = func(string) bool { return false }
 		h.schedulers = func(string) ([]string, error) { return []string{"none"}, nil }
 		h.reflink = func(string) error { return errors.ErrUnsupported }
-		h.directRAM = func() bool { return false }
+		h.cacheIn = func(string) string { return "writeback" }
 	})
 	for _, c := range []struct {
 		host   host
@@ -75,6 +75,7 @@ func TestMissing(t *testing.T) {
 		{bare, "loop", "host", "modprobe loop"},
 		{bare, "copy host-fs=btrfs", "host", "kernel has no btrfs"},
 		{bare, "tmpfs", "host", "cache=writeback, or Linux 6.6"},
+		{bare, "copy", "host", "files in / are always cached: cache=writeback"},
 		{bare, "reflink", "host", "can't share blocks: host-fs=xfs"},
 		{bare, "lvm", "guest", "target linear"},
 		{bare, "lvm-snapshot", "guest", "target snapshot"},
@@ -257,5 +258,25 @@ func TestOptions(t *testing.T) {
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
 		t.Error("bad options made the folder")
+	}
+}
+
+// TestTargetModule: the module of a target is loaded before it is looked for again.
+func TestTargetModule(t *testing.T) {
+	t.Parallel()
+	for target, module := range map[string]string{"linear": "dm-mod", "thin-pool": "dm-thin-pool"} {
+		loaded := ""
+		h := hostWith(func(_ context.Context, c command) (string, error) {
+			if c.name == "modprobe" {
+				loaded = c.args[len(c.args)-1]
+			}
+			if loaded == module {
+				return target + "           v1.2.3\n", nil
+			}
+			return "", nil
+		})
+		if !h.target(t.Context(), target) {
+			t.Errorf("target %s: loaded %q, want %q", target, loaded, module)
+		}
 	}
 }

@@ -105,7 +105,6 @@ type image struct {
 	format  string // raw, qcow2, luks
 	backing string // of a qcow2 overlay
 	keyFile string
-	cached  bool   // the page cache can't be bypassed
 	device  string // the host's block device below
 	// source and url stand for all of the above where it is not a path.
 	source spec.Source
