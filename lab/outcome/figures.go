@@ -34,7 +34,7 @@ type NodeFigures struct {
 	// FioBW is the bandwidth of the whole run as fio counts it: the time of end_fsync
 	// lies inside, so it is what of the data reached the disk.
 	FioBW float64 `json:"fio_bw_bytes"`
-	// Stalls, of the union of all jobs: a disk that stands still stops them all.
+	// Stalls are times in which no job of the node got anything done.
 	Stalls       int   `json:"stalls"`
 	LongestStall int64 `json:"longest_stall_ns"`
 	// Lockups are times without a sign of life from the whole node.

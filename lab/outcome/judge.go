@@ -51,7 +51,6 @@ type contender struct {
 	values []float64 // of the metric that decides
 	median float64
 	limit  Limit
-	host   float64 // busy
 }
 
 // Judge compares the cells of a sweep under a workload: one verdict for each
@@ -165,7 +164,7 @@ func (v *Verdict) contenders(cells []*Cell, figures map[string]*CellFigures) []c
 			continue
 		}
 		_, setup := c.split()
-		list = append(list, contender{setup, m.Values, m.Median, f.Limit, f.median(Total, "host_busy")})
+		list = append(list, contender{setup, m.Values, m.Median, f.Limit})
 	}
 	slices.SortStableFunc(list, func(a, b contender) int {
 		if v.lower() {

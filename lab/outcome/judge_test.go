@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vmdisk/vmdisk/lab/monitor"
 	"github.com/vmdisk/vmdisk/lab/spec"
 )
 
@@ -126,6 +127,24 @@ func TestHostClients(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 	want(t, v, "copy: the clients' own CPU was the limit (0.95 CPUs each)", "nbd: server a was the limit (0.99 CPUs)")
+}
+
+// TestBusyHost: an engine that says "cpu" with little CPU of its own means the
+// machine's; what others used of it is said, and what was stolen counts as used.
+func TestBusyHost(t *testing.T) {
+	t.Parallel()
+	r := madeResults(1, made{backing: "copy", iops: around(800, 2), busy: 0.2, bound: "cpu", host: 0.7}, made{backing: "loop", iops: around(400, 2), host: 0.6})
+	for i := range r.Cells {
+		r.Cells[i].Client = spec.ClientHost
+		for j := range r.Cells[i].Runs {
+			h := &r.Cells[i].Runs[j].Host
+			h.Processes[0] = monitor.Usage{Name: "client a", CPUs: 0.2}
+			h.Steal = 0.36 * float64(i)
+		}
+	}
+	v := judged(t, r)
+	want(t, v, "copy: the host's CPUs were the limit, as the clients saw it (70 % busy over the whole run); programs outside the experiment and the kernel's own threads used 1.2 of 2 CPUs",
+		"loop: the host's CPUs were the limit (96 % busy)", "the host's own hypervisor took 36 % of its CPUs away (steal)", "loop (host's CPUs 96 % busy)")
 }
 
 func TestMetrics(t *testing.T) {

@@ -26,6 +26,11 @@ const (
 	hostFull   = 0.95 // of the host's CPUs, steal included
 	serverFull = 0.95 // of one CPU: servers have one thread that counts
 	deviceFull = 0.90
+	// A client whose engine says "cpu" may mean the machine's: below this many CPUs of
+	// its own it does.
+	clientFull = 0.80
+	// muchOfOthers is the share of the host's CPUs from which on others are mentioned.
+	muchOfOthers = 0.25
 )
 
 // Limit is which resource limited a cell.
@@ -36,6 +41,8 @@ type Limit struct {
 	// Emulated: the CPUs of the guests were the limit and were emulated (TCG), so the
 	// figures are of the emulation, not of the storage.
 	Emulated bool `json:"emulated,omitempty"`
+
+	host float64 // 0..1 of the host's CPUs, steal included
 }
 
 // short names the limit in a table.
@@ -58,6 +65,7 @@ type use struct {
 	host, steal  float64
 	cpus         int
 	qemu         float64 // CPUs
+	watched      float64 // CPUs of all processes of the experiment, this one included
 	server       float64 // CPUs of the busiest server
 	serverName   string
 	device       float64
@@ -72,6 +80,10 @@ func limitOf(client, accel string, runs []*Run) Limit {
 	}
 	u := newUse(client, accel, runs)
 	l := u.limit()
+	l.host = u.host
+	if others := u.others(); others > muchOfOthers*float64(u.cpus) {
+		l.Text += fmt.Sprintf("; programs outside the experiment and the kernel's own threads used %.1f of %d CPUs", others, u.cpus)
+	}
 	if u.steal > 0.1 {
 		l.Text += fmt.Sprintf("; the host's own hypervisor took %s of its CPUs away (steal)", percent(u.steal))
 	}
@@ -88,6 +100,7 @@ func newUse(client, accel string, runs []*Run) *use {
 		u.host += each * (h.Busy + h.Steal)
 		u.steal += each * h.Steal
 		for _, p := range h.Processes {
+			u.watched += each * p.CPUs
 			switch class(p.Name) {
 			case "qemu":
 				u.qemu += each * p.CPUs
@@ -146,11 +159,13 @@ func (u *use) limit() Limit {
 	case u.bound["rate"] > 0.5:
 		return Limit{What: LimitRate, Text: "the rate or think time that the jobs ask for was the limit"}
 	case u.client != spec.ClientHost && (u.guest >= guestFull || u.bound["cpu"] > 0.5):
-		return Limit{LimitGuestCPU, fmt.Sprintf("the guests' CPUs were the limit (%s busy%s)", percent(u.guest), u.emulated()), u.tcg}
+		return Limit{What: LimitGuestCPU, Text: fmt.Sprintf("the guests' CPUs were the limit (%s busy%s)", percent(u.guest), u.emulated()), Emulated: u.tcg}
 	case u.host >= hostFull && u.tcg && u.qemu > 0.5*u.host*float64(u.cpus):
-		return Limit{LimitGuestCPU, fmt.Sprintf("the host's CPUs were the limit, spent on emulating the guests' (TCG: %s busy, QEMU used %.1f of %d CPUs)", percent(u.host), u.qemu, u.cpus), true}
+		return Limit{What: LimitGuestCPU, Text: fmt.Sprintf("the host's CPUs were the limit, spent on emulating the guests' (TCG: %s busy, QEMU used %.1f of %d CPUs)", percent(u.host), u.qemu, u.cpus), Emulated: true}
 	case u.host >= hostFull:
 		return Limit{What: LimitHostCPU, Text: fmt.Sprintf("the host's CPUs were the limit (%s busy%s)", percent(u.host), u.users())}
+	case u.client == spec.ClientHost && u.bound["cpu"] > 0.5 && u.guest < clientFull:
+		return Limit{What: LimitHostCPU, Text: fmt.Sprintf("the host's CPUs were the limit, as the clients saw it (%s busy over the whole run%s)", percent(u.host), u.users())}
 	case u.client == spec.ClientHost && u.bound["cpu"] > 0.5:
 		return Limit{What: LimitClientCPU, Text: fmt.Sprintf("the clients' own CPU was the limit (%.2f CPUs each)", u.guest)}
 	case u.server >= serverFull:
@@ -169,6 +184,9 @@ func (u *use) emulated() string {
 	}
 	return ""
 }
+
+// others are the CPUs that nothing of the experiment used.
+func (u *use) others() float64 { return (u.host-u.steal)*float64(u.cpus) - u.watched }
 
 func (u *use) users() string {
 	var parts []string

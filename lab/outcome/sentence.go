@@ -74,12 +74,12 @@ func capital(s string) string {
 // not of what is compared.
 func ceiling(list []contender) string {
 	var hit []string
-	top := contender{host: math.NaN()}
+	top := contender{limit: Limit{host: math.NaN()}}
 	for _, c := range list {
 		if c.limit.What == LimitHostCPU || c.limit.What == LimitGuestCPU {
-			hit = append(hit, fmt.Sprintf("%s (host's CPUs %s busy)", c.label, percent(c.host)))
+			hit = append(hit, fmt.Sprintf("%s (host's CPUs %s busy)", c.label, percent(c.limit.host)))
 		}
-		if !(c.host <= top.host) {
+		if !(c.limit.host <= top.limit.host) {
 			top = c
 		}
 	}
@@ -89,5 +89,5 @@ func ceiling(list []contender) string {
 	case len(list) == 0:
 		return ""
 	}
-	return fmt.Sprintf("CPU ceiling: not reached; the most was %s of the host's CPUs, by %s.", percent(top.host), top.label)
+	return fmt.Sprintf("CPU ceiling: not reached; the most was %s of the host's CPUs, by %s.", percent(top.limit.host), top.label)
 }
