@@ -132,6 +132,25 @@ func TestReflinkShares(t *testing.T) {
 	}
 }
 
+// TestSpaceComesBack: what a set took on a host file system is free again below.
+func TestSpaceComesBack(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	needProgram(t, "mkfs.xfs", "mkfs.btrfs", "mke2fs", "fstrim")
+	s := newStore(t, Options{Size: 64 * mib})
+	for _, name := range []string{"xfs", "ext4", "btrfs"} {
+		set := prepare(t, s, parseSetup(t, "full host-fs="+name), spec.ClientHost, 1)
+		image := filepath.Join(s.o.Dir, name+".img")
+		before := allocated(t, image)
+		if err := set.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if after := allocated(t, image); after > before-60*mib {
+			t.Errorf("%s: %d bytes with a disk of 64 MiB, %d without", name, before, after)
+		}
+	}
+}
+
 // TestGuestDisks: what QEMU is told leads it to the golden disk's content.
 func TestGuestDisks(t *testing.T) {
 	t.Parallel()

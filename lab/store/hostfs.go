@@ -90,6 +90,26 @@ func (s *Store) makeHostFS(ctx context.Context, c *scope, name string) (*hostFS,
 	return h, nil
 }
 
+// trim gives back to Dir what files took that are gone: the file below a host file
+// system would only grow, and leave less to other backings from cell to cell.
+func (s *Store) trim(ctx context.Context, h *hostFS) {
+	err := syncFS(h.dir) // what is freed in a log that was not written yet can't be trimmed
+	if err == nil {
+		_, err = s.run(context.WithoutCancel(ctx), command{name: "fstrim", args: []string{h.dir}})
+	}
+	if err != nil {
+		s.logf("the space of removed disks stays taken: %v", err)
+	}
+}
+
+func syncFS(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Syncfs(int(f.Fd())), f.Close())
+}
+
 // format makes a file system in a file. In a file, and not on a device over it,
 // what reads as zeros anyway is not written.
 func (s *Store) format(ctx context.Context, name, file string, more ...string) error {

@@ -43,8 +43,9 @@ type Set struct {
 	// and mount options of the file system it lies on.
 	Dir, HostFS string
 
-	s *Store
-	c *scope
+	s  *Store
+	c  *scope
+	fs *hostFS // of our making, nil for others
 }
 
 // Close ends the servers and removes the disks. It goes on after errors, which
@@ -54,6 +55,9 @@ func (t *Set) Close(ctx context.Context) error {
 	t.s.mu.Lock()
 	defer t.s.mu.Unlock()
 	err := t.c.close(ctx)
+	if t.fs != nil {
+		t.s.trim(ctx, t.fs)
+	}
 	if len(t.c.made) == 0 {
 		delete(t.s.sets, t)
 	}
@@ -132,6 +136,9 @@ func (b *builder) build(ctx context.Context) (*Set, error) {
 	}
 	if b.dir != "" {
 		set.Dir, set.HostFS = b.dir, b.hostFSText()
+		if b.fs.loop != "" {
+			set.fs = b.fs
+		}
 	}
 	images, err := b.images(ctx)
 	if err == nil && b.setup.Pass == "second" {
