@@ -14,6 +14,8 @@ nbdcopy                 libnbd-bin
 nbdsh                   python3-libnbd
 nbd-client              nbd-client
 qemu-img                qemu-utils
+/usr/lib/*/qemu/block-iscsi.so  qemu-block-extra
+tgtd                    tgt
 qemu-system-x86_64      qemu-system-x86
 mkfs.xfs                xfsprogs
 mkfs.btrfs              btrfs-progs
