@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vmdisk/vmdisk/report"
 )
 
 // chromium opens a page and returns what it printed and logged. Its network is a proxy
@@ -69,15 +71,16 @@ type probed struct {
 // without an error, loads nothing, is not wider than the window, and shows its charts.
 func TestPageInChromium(t *testing.T) {
 	t.Parallel()
-	dir := written(t, sixCells(), Options{})
-	page := filepath.Join(dir, "report.html")
-	html, err := os.ReadFile(page)
-	if err != nil {
+	dir := t.TempDir()
+	var html bytes.Buffer
+	if err := report.HTML(&html, Page(sixCells(), Options{})); err != nil {
 		t.Fatal(err)
 	}
-	copied := filepath.Join(dir, "probed.html")
-	if err := os.WriteFile(copied, bytes.Replace(html, []byte("<head>"), []byte("<head>"+probe), 1), 0o644); err != nil {
-		t.Fatal(err)
+	page, copied := filepath.Join(dir, "report.html"), filepath.Join(dir, "probed.html")
+	for name, text := range map[string][]byte{page: html.Bytes(), copied: bytes.Replace(html.Bytes(), []byte("<head>"), []byte("<head>"+probe), 1)} {
+		if err := os.WriteFile(name, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 	dom, log := chromium(t, copied, "--window-size=1200,900", "--dump-dom")
 	noConsoleErrors(t, log)
