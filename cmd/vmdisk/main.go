@@ -16,8 +16,9 @@ import (
 )
 
 func main() {
-	if os.Getpid() == 1 && len(os.Args) == 1 {
-		// A guest of the lab, whose init this program is.
+	if os.Getpid() == 1 && os.Args[0] == "/init" {
+		// A guest of the lab, whose init this program is: not merely the first process
+		// of a container, which does not want its machine powered off.
 		agent.Init(agent.Options{Version: buildVersion().Version})
 	}
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))

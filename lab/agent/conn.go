@@ -103,6 +103,7 @@ func (c *Conn) take(m message) error {
 		if err := json.Unmarshal(m.Body, &c.greeting); err != nil {
 			return fmt.Errorf("hello: %w", err)
 		}
+		c.greeting.clean()
 		c.greeted = true
 		close(c.hello)
 	case opProgress:
@@ -271,6 +272,7 @@ func (c *Conn) Clock(ctx context.Context) (Clock, error) {
 func (c *Conn) Prepare(ctx context.Context, p Prepare) (Prepared, error) {
 	var got Prepared
 	err := c.do(ctx, opPrepare, p, &got, nil)
+	got.clean()
 	return got, err
 }
 

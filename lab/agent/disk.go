@@ -2,12 +2,14 @@ package agent
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -34,10 +36,10 @@ func (d *testDisk) close() {
 	if d == nil {
 		return
 	}
-	if d.mount != "" {
-		_ = unix.Unmount(d.mount, 0)
+	d.image.close() // it has the mount too
+	if d.mount != "" && unix.Unmount(d.mount, 0) != nil {
+		_ = unix.Unmount(d.mount, unix.MNT_DETACH)
 	}
-	d.image.close()
 }
 
 // openDisk finds the disk and makes it ready. tell gets the share of a fill that
@@ -125,10 +127,12 @@ func (d *testDisk) size(ctx context.Context) (int64, error) {
 	return size, x.Close()
 }
 
-// Of a fill: requests of fillSize, fillDepth at a time.
+// Of a fill: requests of fillSize, fillDepth at a time. Each sector begins with its
+// own place.
 const (
 	fillSize  = 1 << 20
 	fillDepth = 4
+	sector    = 512
 )
 
 // fill writes every block of the disk, with data that does not compress and
@@ -143,52 +147,67 @@ func (d *testDisk) fill(ctx context.Context, tell func(float64)) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, x.Close()) }()
-	size := x.Info().Size
-	last := time.Now()
-	for at := int64(0); at < size; at += fillDepth * fillSize {
-		if err := fillBatch(ctx, x, at, size); err != nil {
-			return err
-		}
-		if time.Since(last) > time.Second {
-			last = time.Now()
-			tell(float64(at) / float64(size))
-		}
+	f := filler{disk: x, size: x.Info().Size, tell: tell}
+	g, all := errgroup.WithContext(ctx)
+	for i := range fillDepth {
+		g.Go(func() error { return f.run(all, i) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
 	}
 	return x.Flush(ctx)
 }
 
-func fillBatch(ctx context.Context, x *disk.Disk, at, size int64) error {
-	g, ctx := errgroup.WithContext(ctx)
-	for i := range int64(fillDepth) {
-		off := at + i*fillSize
-		if off >= size {
-			break
-		}
-		g.Go(func() error {
-			p := make([]byte, min(fillSize, size-off))
-			var seed [32]byte
-			copy(seed[:], fmt.Sprint(off))
-			if _, err := rand.NewChaCha8(seed).Read(p); err != nil {
-				return err
-			}
-			return x.WriteAt(ctx, p, off, 0)
-		})
+// filler is a fill under way; several goroutines run it.
+type filler struct {
+	disk *disk.Disk
+	size int64
+	next atomic.Int64
+	tell func(share float64)
+}
+
+// run writes blocks until all are taken. The first one tells how far that is.
+func (f *filler) run(ctx context.Context, number int) error {
+	buf := make([]byte, fillSize)
+	// Random once and stamped for each block: making it anew would be half of an
+	// emulated guest's work.
+	if _, err := rand.NewChaCha8([32]byte{byte(number)}).Read(buf); err != nil {
+		return err
 	}
-	return g.Wait()
+	last := time.Now()
+	for {
+		off := f.next.Add(fillSize) - fillSize
+		if off >= f.size {
+			return nil
+		}
+		p := buf[:min(fillSize, f.size-off)]
+		for i := 0; i+8 <= len(p); i += sector {
+			binary.LittleEndian.PutUint64(p[i:], uint64(off+int64(i)+1)*0x9e3779b97f4a7c15)
+		}
+		if err := f.disk.WriteAt(ctx, p, off, 0); err != nil {
+			return err
+		}
+		if number == 0 && time.Since(last) > beat {
+			last = time.Now()
+			f.tell(float64(off) / float64(f.size))
+		}
+	}
 }
 
 // notDisks are names of block devices that are no guest's disk.
 var notDisks = []string{"loop", "ram", "zram", "sr", "fd", "dm-", "nbd", "md"}
 
-// findWait is how long a disk may take to show up: a bus is scanned in the
-// background.
-const findWait = 20 * time.Second
+const (
+	// findWait is how long a disk may take to show up: a bus is scanned in the
+	// background.
+	findWait = 20 * time.Second
+	// patience is how long the scan gets to find what it was told to look for.
+	patience = 3 * time.Second
+)
 
 // findDisk returns the kernel's name of the disk with a serial number; where no
 // disk has it, of the first that is not the image's.
 func findDisk(ctx context.Context, serial string) (string, error) {
-	// Devices without a serial number are only taken when the scan has had its time.
-	const patience = 3 * time.Second
 	begun := time.Now()
 	for {
 		first := ""

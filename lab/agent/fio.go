@@ -8,9 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
+	"runtime"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
+
+	"github.com/vmdisk/vmdisk/bench/jobfile"
 )
 
 // fio runs the job file by fio, laid out before the gate opens.
@@ -22,18 +26,11 @@ func (x *execution) fio(ctx context.Context) (_ *Result, err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	f := &fioRun{x: x, root: root, dir: dir}
-	if err := f.plan(); err != nil {
+	if err := f.prepare(); err != nil {
 		return nil, err
 	}
-	if x.disk.mount != "" {
-		if root != "" {
-			if err := x.disk.image.share(x.disk.mount); err != nil {
-				return nil, err
-			}
-		}
-		if err := f.layOut(ctx); err != nil {
-			return nil, err
-		}
+	if err := f.layOut(ctx); err != nil {
+		return nil, err
 	}
 	if err := x.enter(ctx); err != nil {
 		return nil, err
@@ -45,8 +42,7 @@ func (x *execution) fio(ctx context.Context) (_ *Result, err error) {
 type fioRun struct {
 	x         *execution
 	root, dir string // dir lies in root
-	sections  []string
-	text      string
+	plan      *jobfile.Plan
 }
 
 // inside is a path as fio sees it.
@@ -62,80 +58,66 @@ func (f *fioRun) interval() int64 {
 	return 500
 }
 
-// plan rewrites the job file: what wins goes into every section, since fio lets a
-// section win over everything that is said elsewhere.
-func (f *fioRun) plan() error {
-	if _, err := resolve(f.x.run.JobFile, f.x.run.Options); err != nil {
+// prepare writes the job files.
+func (f *fioRun) prepare() (err error) {
+	if f.plan, err = f.x.plan(); err != nil {
 		return err
 	}
-	win := slices.Clone(f.x.run.Options)
-	switch d := f.x.disk; {
+	disk, err := f.x.disk.forFio()
+	if err != nil {
+		return err
+	}
+	logs := []string{
+		"write_bw_log=" + f.inside("log"), "write_iops_log=" + f.inside("log"), fmt.Sprintf("log_avg_msec=%d", f.interval()),
+		"log_unix_epoch=1", "per_job_logs=1",
+	}
+	for name, more := range map[string][]string{"job.fio": logs, "layout.fio": {"create_only=1"}} {
+		text, err := rewrite(f.x.run.JobFile, f.plan, f.x.run.Options, disk, more)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(f.dir, name), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forFio are the options that make fio use the disk.
+func (d *testDisk) forFio() ([]string, error) {
+	o := d.opener.Options
+	switch {
 	case d.mount != "":
-		win = append(win, "directory="+d.mount)
+		return []string{"directory=" + d.mount}, nil
 	case d.path == "":
-		return fmt.Errorf("fio is given a file or device of its own host: %s is none; use engine=vmdisk", d.opener.URL)
-	default:
-		win = append(win, "filename="+strings.ReplaceAll(d.path, ":", `\:`))
+		return nil, fmt.Errorf("fio is given a file or device of its own host, and %s is none: use engine=vmdisk", d.opener.URL)
+	case len(o.Filters) > 0:
+		return nil, fmt.Errorf("fio knows no filters such as %s: use engine=vmdisk", o.Filters[0])
 	}
-	f.text, f.sections = rewrite(f.x.run.JobFile, func(i int) []string {
-		log := f.inside(fmt.Sprintf("log%d", i))
-		return append(slices.Clone(win), "write_bw_log="+log, "write_iops_log="+log, fmt.Sprintf("log_avg_msec=%d", f.interval()))
-	})
-	return os.WriteFile(filepath.Join(f.dir, "job.fio"), []byte(f.text), 0o600)
-}
-
-// rewrite puts the options that win(i) gives into the i-th section that is a job, in
-// place of its own, and returns the names of these sections.
-func rewrite(text string, win func(i int) []string) (string, []string) {
-	var out strings.Builder
-	var sections []string
-	var names []string // of options that the present section has from win
-	for line := range strings.Lines(text) {
-		line = strings.TrimRight(line, "\n")
-		trimmed := strings.TrimSpace(line)
-		if name, ok := sectionName(trimmed); ok {
-			fmt.Fprintln(&out, line)
-			names = nil
-			if strings.HasPrefix(name, "global") {
-				continue
-			}
-			for _, o := range win(len(sections)) {
-				fmt.Fprintln(&out, o)
-				key, _, _ := strings.Cut(o, "=")
-				names = append(names, key)
-			}
-			sections = append(sections, name)
-			continue
-		}
-		key, _, _ := strings.Cut(trimmed, "=")
-		if !slices.Contains(names, strings.TrimSpace(key)) {
-			fmt.Fprintln(&out, line)
-		}
+	list := []string{"filename=" + strings.ReplaceAll(d.path, ":", `\:`)}
+	switch o.Cache {
+	case "none":
+		list = append(list, "direct=1")
+	case "directsync":
+		list = append(list, "direct=1", "sync=1")
+	case "writethrough":
+		list = append(list, "sync=1")
 	}
-	return out.String(), sections
-}
-
-func sectionName(line string) (string, bool) {
-	if !strings.HasPrefix(line, "[") {
-		return "", false
-	}
-	name, _, ok := strings.Cut(line[1:], "]")
-	return name, ok
+	return list, nil
 }
 
 // layOut makes the files of the jobs without I/O.
 func (f *fioRun) layOut(ctx context.Context) error {
-	text, _ := rewrite(f.text, func(int) []string { return []string{"create_only=1"} })
-	if err := os.WriteFile(filepath.Join(f.dir, "layout.fio"), []byte(text), 0o600); err != nil {
-		return err
+	if f.x.disk.mount == "" {
+		return nil
 	}
-	cmd, err := fioCommand(ctx, f.root, f.inside("layout.fio"))
+	if f.root != "" {
+		if err := f.x.disk.image.share(f.x.disk.mount); err != nil {
+			return err
+		}
+	}
+	out, err := f.command(ctx, f.inside("layout.fio"))
 	if err != nil {
-		return err
-	}
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = stopTime
-	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("fio lays out its files: %w: %s", err, lastLine(out))
 	}
 	return nil
@@ -146,40 +128,141 @@ func lastLine(out []byte) string {
 	return lines[len(lines)-1]
 }
 
-// perform runs the jobs and reads what fio wrote.
-func (f *fioRun) perform(ctx context.Context) (*Result, error) {
-	cmd, err := fioCommand(ctx, f.root, "--output-format=json+", "--output="+f.inside("out.json"), "--eta=never", f.inside("job.fio"))
+// command runs fio and returns what it printed. When ctx ends fio ends its jobs in
+// order and reports what they did; so it does when this process dies, since nobody
+// else would end it.
+func (f *fioRun) command(ctx context.Context, args ...string) ([]byte, error) {
+	cmd, err := fioCommand(ctx, f.root, args...)
 	if err != nil {
 		return nil, err
 	}
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = stopTime
-	runErr := cmd.Run()
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	// The signal comes when the thread that forked ends, not the process.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGINT
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
+	cmd.WaitDelay = stopTime * 8 / 10 // the lab waits for stopTime
+	err = cmd.Run()
+	reapOrphans()
+	return out.Bytes(), err
+}
+
+// perform runs the jobs and reads what fio wrote.
+func (f *fioRun) perform(ctx context.Context) (*Result, error) {
+	stop := f.watch()
+	printed, runErr := f.command(ctx, "--output-format=json+,normal", "--output="+f.inside("out"), "--eta=never", f.inside("job.fio"))
 	ended := Monotonic()
+	stop()
 	if exit := (*exec.ExitError)(nil); runErr != nil && !errors.As(runErr, &exit) && ctx.Err() == nil {
 		return nil, fmt.Errorf("fio: %w", runErr)
 	}
-	text, err := os.ReadFile(filepath.Join(f.dir, "out.json"))
+	text, err := os.ReadFile(filepath.Join(f.dir, "out"))
 	if err != nil {
-		return nil, fmt.Errorf("fio left no result: %s", lastLine(stderr.Bytes()))
+		return nil, fmt.Errorf("fio left no result: %s", lastLine(printed))
 	}
 	res, err := f.parse(text)
 	if err != nil {
-		return nil, fmt.Errorf("fio's result: %w: %s", err, lastLine(stderr.Bytes()))
+		return nil, fmt.Errorf("fio's result: %w: %s", err, lastLine(printed))
 	}
 	f.x.before.since(res, f.x.disk.guest)
-	res.StartNS, res.EndNS = f.x.began, ended
-	res.Notes = append(res.Notes, "by "+fioVersion(f.root)+": stalls are gaps in its logs; its start includes that of the program")
+	res.EndNS = ended
+	res.Notes = append(res.Notes, "by "+fioVersion(f.root)+": stalls are gaps in its logs, and latencies are of the whole run, not by interval")
+	for _, n := range f.plan.Notes {
+		res.Notes = append(res.Notes, n.Text)
+	}
 	switch {
 	case ctx.Err() != nil:
-		res.Err = "the run was stopped before its end"
+		res.Err = stopped
 	case runErr != nil:
-		res.Err = fmt.Sprintf("fio: %v: %s", runErr, lastLine(stderr.Bytes()))
+		res.Err = fmt.Sprintf("fio: %v: %s", runErr, lastLine(printed))
 	}
 	return res, nil
 }
 
-// stallGap is the shortest gap in fio's logs that counts as a stall.
-const stallGap = time.Second
+// watch tells each second how far the run is, until the function it returns is
+// called: by time, since fio tells of its jobs only at their end.
+func (f *fioRun) watch() (stop func()) {
+	planned := f.planned()
+	last, known := readDeviceStat(f.x.disk.prepared.Device)
+	quit := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		begun := time.Now()
+		tick := time.NewTicker(beat)
+		defer tick.Stop()
+		for {
+			select {
+			case <-quit:
+				return
+			case <-tick.C:
+			}
+			var p Progress
+			if planned > 0 {
+				p.Share = min(1, float64(time.Since(begun))/float64(planned))
+			}
+			if now, ok := readDeviceStat(f.x.disk.prepared.Device); ok && known {
+				p.IOPS, p.BW = now.since(last)
+				last = now
+			}
+			f.x.progress(p)
+		}
+	})
+	return func() {
+		close(quit)
+		wg.Wait()
+	}
+}
+
+// planned is how long the jobs take, 0 if that goes by size.
+func (f *fioRun) planned() time.Duration {
+	var sum, phase time.Duration
+	number := 0
+	for _, j := range f.plan.Jobs {
+		if j.Runtime == 0 {
+			return 0
+		}
+		if j.Phase != number {
+			sum, phase, number = sum+phase, 0, j.Phase
+		}
+		phase = max(phase, j.StartDelay[1]+j.RampTime+j.Runtime)
+	}
+	return sum + phase
+}
+
+// deviceStat are a device's counters of finished I/O.
+type deviceStat struct {
+	at      time.Time
+	ios     uint64
+	sectors uint64
+}
+
+func readDeviceStat(name string) (deviceStat, bool) {
+	if name == "" {
+		return deviceStat{}, false
+	}
+	text, err := os.ReadFile(filepath.Join("/sys/block", name, "stat"))
+	if err != nil {
+		return deviceStat{}, false
+	}
+	// Of reads and writes: I/Os, merged, sectors, milliseconds.
+	var n [8]uint64
+	for i, field := range strings.Fields(string(text)) {
+		if i < len(n) {
+			n[i] = parseCount(field)
+		}
+	}
+	return deviceStat{at: time.Now(), ios: n[0] + n[4], sectors: n[2] + n[6]}, true
+}
+
+func (d deviceStat) since(old deviceStat) (iops, bw float64) {
+	span := d.at.Sub(old.at).Seconds()
+	if span <= 0 || d.ios < old.ios || d.sectors < old.sectors {
+		return 0, 0
+	}
+	return float64(d.ios-old.ios) / span, float64(d.sectors-old.sectors) * 512 / span
+}

@@ -2,14 +2,19 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/vmdisk/vmdisk/bench/hist"
 	"github.com/vmdisk/vmdisk/bench/jobfile"
@@ -21,13 +26,12 @@ type fioOutput struct {
 }
 
 type fioJob struct {
-	Name    string            `json:"jobname"`
-	Group   int               `json:"groupid"`
-	Error   int               `json:"error"`
-	Options map[string]string `json:"job options"`
-	Read    fioDir            `json:"read"`
-	Write   fioDir            `json:"write"`
-	Trim    fioDir            `json:"trim"`
+	Name  string `json:"jobname"`
+	Group int    `json:"groupid"`
+	Error int    `json:"error"`
+	Read  fioDir `json:"read"`
+	Write fioDir `json:"write"`
+	Trim  fioDir `json:"trim"`
 }
 
 type fioDir struct {
@@ -47,51 +51,60 @@ type fioDir struct {
 }
 
 func (f *fioRun) parse(text []byte) (*Result, error) {
-	// fio prints notes before its JSON.
-	at := bytes.IndexByte(text, '{')
-	if at < 0 {
-		return nil, errors.New("no JSON")
-	}
-	var out fioOutput
-	if err := json.Unmarshal(text[at:], &out); err != nil {
+	res := &Result{}
+	out, err := splitOutput(text, res)
+	if err != nil {
 		return nil, err
 	}
-	res := &Result{}
-	if len(text) < maxLine/4 {
-		res.JSON = text[at:]
+	entries := reports(f.plan)
+	if len(out.Jobs) != len(entries) {
+		return nil, fmt.Errorf("it has %d jobs, the job file %d", len(out.Jobs), len(entries))
 	}
-	taken := map[int]bool{}
-	var all []activity
-	for _, j := range out.Jobs {
-		r := JobResult{Name: j.Name, Group: j.Group, Jobs: max(1, atoi(j.Options["numjobs"]))}
+	logs, err := f.readLogs()
+	if err != nil {
+		return nil, err
+	}
+	res.StartNS = f.start(logs)
+	for i, j := range out.Jobs {
+		r := JobResult{Name: j.Name, Group: j.Group, Jobs: len(entries[i])}
 		if j.Error != 0 {
 			r.Err = fmt.Sprintf("fio reports error %d", j.Error)
 		}
 		for d, dir := range [jobfile.Dirs]fioDir{j.Read, j.Write, j.Trim} {
 			r.Dirs[d] = dir.convert()
 		}
-		// The logs of all clones of a section go to the first job of that name.
-		if i := slices.Index(f.sections, j.Name); i >= 0 && !taken[i] {
-			taken[i] = true
-			var err error
-			if r.Points, err = f.points(i); err != nil {
-				return nil, err
-			}
-			r.Stalls = gaps(r.Points)
-		}
+		r.Points = f.points(entries[i], logs, res.StartNS)
+		r.Stalls = gaps(r.Points)
 		res.Jobs = append(res.Jobs, r)
-		if n := len(r.Points); n > 0 {
-			all = append(all, activity{end: r.Points[n-1].AtNS, stalls: r.Stalls})
-		}
 	}
-	res.Stalls = standstills(all, int64(stallGap))
 	return res, nil
 }
 
-func atoi(s string) int {
-	n, err := strconv.Atoi(s)
+// splitOutput takes fio's JSON out of what it wrote; around it stands the report for
+// people, and before that what fio has to say of the job file.
+func splitOutput(text []byte, res *Result) (fioOutput, error) {
+	var out fioOutput
+	at := 0
+	if !bytes.HasPrefix(text, []byte("{")) {
+		if at = bytes.Index(text, []byte("\n{")) + 1; at == 0 {
+			return out, errors.New("no JSON")
+		}
+	}
+	d := json.NewDecoder(bytes.NewReader(text[at:]))
+	var raw json.RawMessage
+	if err := d.Decode(&raw); err != nil {
+		return out, err
+	}
+	end := at + int(d.InputOffset())
+	res.JSON = raw
+	res.Text = string(text[:at]) + strings.TrimLeft(string(text[end:]), "\n")
+	return out, json.Unmarshal(raw, &out)
+}
+
+func parseCount(s string) uint64 {
+	n, err := strconv.ParseUint(strings.TrimSpace(s), 10, 64)
 	if err != nil {
-		return 1
+		return 0
 	}
 	return n
 }
@@ -104,79 +117,114 @@ func (d fioDir) convert() DirResult {
 			l.Bins = append(l.Bins, hist.Bin{Value: v, Count: count})
 		}
 	}
-	slices.SortFunc(l.Bins, func(a, b hist.Bin) int { return int(min(max(a.Value-b.Value, -1), 1)) })
+	slices.SortFunc(l.Bins, func(a, b hist.Bin) int { return cmp.Compare(a.Value, b.Value) })
 	return DirResult{IOs: d.IOs, Bytes: d.Bytes, RuntimeNS: d.Runtime * 1e6, IOPS: d.IOPS, BW: d.BW, Clat: l}
 }
 
-// points reads the bandwidth and IOPS logs of a section and adds its clones up,
-// interval by interval.
-func (f *fioRun) points(section int) ([]Point, error) {
-	step := f.interval() * 1e6
-	at := map[int64]*Point{}
-	for _, kind := range []string{"bw", "iops"} {
-		files, err := filepath.Glob(filepath.Join(f.dir, fmt.Sprintf("log%d_%s.*.log", section, kind)))
-		if err != nil {
-			return nil, err
-		}
-		for _, file := range files {
-			text, err := os.ReadFile(file)
-			if err != nil {
+// logLine is one line of a log: the value of the interval that ends at a time.
+type logLine struct {
+	unixMS int64
+	value  float64 // KiB/s or I/Os per second
+	dir    int
+}
+
+// fioLogs are the logs of each job by its number: bandwidth and IOPS.
+type fioLogs map[int][2][]logLine
+
+func (f *fioRun) readLogs() (fioLogs, error) {
+	logs := fioLogs{}
+	for _, j := range f.plan.Jobs {
+		var both [2][]logLine
+		for i, kind := range []string{"bw", "iops"} {
+			text, err := os.ReadFile(filepath.Join(f.dir, fmt.Sprintf("log_%s.%d.log", kind, j.Number)))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return nil, err
 			}
 			for line := range strings.Lines(string(text)) {
-				addLogLine(at, line, kind, step)
+				if l, ok := parseLogLine(line); ok {
+					both[i] = append(both[i], l)
+				}
+			}
+		}
+		logs[j.Number] = both
+	}
+	return logs, nil
+}
+
+// parseLogLine reads "ms, value, direction, bs, prio".
+func parseLogLine(line string) (l logLine, ok bool) {
+	fields := strings.Split(line, ",")
+	if len(fields) < 3 {
+		return l, false
+	}
+	ms, err := strconv.ParseInt(strings.TrimSpace(fields[0]), 10, 64)
+	dir := parseCount(fields[2])
+	return logLine{ms, float64(parseCount(fields[1])), int(dir)}, err == nil && dir < jobfile.Dirs
+}
+
+// start is when the first job began, on the monotonic clock: one interval (and the
+// ramp, of which nothing is logged) before the end of the first that was logged. fio
+// itself takes a tenth of a second to start, in an emulated guest more than one.
+func (f *fioRun) start(logs fioLogs) int64 {
+	began := f.x.began.Load()
+	first := int64(math.MaxInt64)
+	for _, j := range f.plan.Jobs {
+		for _, lines := range logs[j.Number] {
+			if len(lines) > 0 && j.Phase == 0 {
+				first = min(first, lines[0].unixMS*1e6-j.RampTime.Nanoseconds())
+			}
+		}
+	}
+	if first == math.MaxInt64 {
+		return began
+	}
+	return max(began, first-f.interval()*1e6-unixOffset())
+}
+
+// unixOffset is the time of day minus the monotonic clock.
+func unixOffset() int64 { return time.Now().UnixNano() - Monotonic() }
+
+// points adds the logs of the jobs up, interval by interval. The last line of a log
+// may be of a shorter interval; that it counts as a whole one is fio's own error.
+func (f *fioRun) points(jobs reported, logs fioLogs, start int64) []Point {
+	step := f.interval() * 1e6
+	origin := start + unixOffset()
+	at := map[int64]*Point{}
+	for _, j := range jobs {
+		for kind, lines := range logs[j.Number] {
+			for _, l := range lines {
+				end := (l.unixMS*1e6 - origin + step/2) / step * step // clones are some ms apart
+				p := at[end]
+				if p == nil {
+					p = &Point{AtNS: end, TookNS: step}
+					at[end] = p
+				}
+				amount := l.value * float64(step) / 1e9
+				if kind == 0 {
+					p.Bytes[l.dir] += uint64(math.Round(amount * 1024))
+				} else {
+					p.IOs[l.dir] += uint64(math.Round(amount))
+				}
 			}
 		}
 	}
 	all := make([]Point, 0, len(at))
-	for _, p := range at {
-		all = append(all, *p)
-	}
-	slices.SortFunc(all, func(a, b Point) int { return int(min(max(a.AtNS-b.AtNS, -1), 1)) })
-	return all, nil
-}
-
-// addLogLine adds "ms, value, direction, bs, prio" to the interval that it is of.
-// The last line of a log may be of a shorter interval; that it counts as a whole
-// one is fio's own error.
-func addLogLine(at map[int64]*Point, line, kind string, step int64) {
-	fields := strings.Split(line, ",")
-	if len(fields) < 3 {
-		return
-	}
-	var n [3]int64
-	for i := range n {
-		v, err := strconv.ParseInt(strings.TrimSpace(fields[i]), 10, 64)
-		if err != nil {
-			return
+	for _, end := range slices.Sorted(maps.Keys(at)) {
+		if end > 0 {
+			all = append(all, *at[end])
 		}
-		n[i] = v
 	}
-	if n[2] < 0 || n[2] >= jobfile.Dirs {
-		return
-	}
-	end := (n[0]*1e6 + step/2) / step * step // clones are some ms apart
-	p := at[end]
-	if p == nil {
-		p = &Point{AtNS: end, TookNS: step}
-		at[end] = p
-	}
-	amount := float64(n[1]) * float64(step) / 1e9
-	if kind == "bw" {
-		p.Bytes[n[2]] += uint64(amount * 1024)
-	} else {
-		p.IOs[n[2]] += uint64(amount)
-	}
+	return all
 }
 
-// gaps are times without any I/O in the logs.
+// stallGap is the shortest gap in fio's logs that counts as a stall.
+const stallGap = time.Second
+
+// gaps are times without any I/O in the logs, after the first.
 func gaps(points []Point) []Stall {
 	var all []Stall
-	for i, p := range points {
-		before := int64(0)
-		if i > 0 {
-			before = points[i-1].AtNS
-		}
+	for i := 1; i < len(points); i++ {
+		before, p := points[i-1].AtNS, points[i]
 		if gap := p.AtNS - p.TookNS - before; gap >= int64(stallGap) {
 			all = append(all, Stall{AtNS: before, TookNS: gap})
 		}

@@ -23,6 +23,9 @@ type HostClient struct {
 	wg     sync.WaitGroup
 }
 
+// maxSocket is the longest path of a unix socket, unix(7), less the zero.
+const maxSocket = 107
+
 // connectTime is what a client gets to start.
 const connectTime = 30 * time.Second
 
@@ -31,6 +34,9 @@ const connectTime = 30 * time.Second
 // this process.
 func StartHost(ctx context.Context, vmdisk, dir, name string) (_ *HostClient, err error) {
 	socket := filepath.Join(dir, "agent.sock")
+	if len(socket) > maxSocket {
+		return nil, fmt.Errorf("client %s: the path of its socket %s has %d bytes, %d are possible: use a shorter folder", name, socket, len(socket), maxSocket)
+	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", socket)
 	if err != nil {
 		return nil, fmt.Errorf("client %s: %w", name, err)

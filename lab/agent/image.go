@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -43,23 +44,43 @@ func (r *imageRoot) close() {
 var fioPaths = []string{"usr/bin/fio", "usr/local/bin/fio", "bin/fio"}
 
 // openImage looks for a root file system with fio on all disks but the node's own.
-func openImage(_ context.Context, own string) (*imageRoot, error) {
-	var tried []string
+func openImage(ctx context.Context, own string) (*imageRoot, error) {
+	begun := time.Now()
+	for {
+		r, tried := findImage(own)
+		if r != nil {
+			return r, nil
+		}
+		// A bus is scanned in the background.
+		if time.Since(begun) > patience {
+			if len(tried) == 0 {
+				return nil, errors.New("guest image: the guest sees no disk beside its own")
+			}
+			return nil, fmt.Errorf("guest image: no root file system with fio (%s)", strings.Join(tried, "; "))
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// findImage tries every partition; tried says what is wrong with each.
+func findImage(own string) (_ *imageRoot, tried []string) {
 	for _, name := range blockDevices() {
 		if name == own {
 			continue
 		}
 		for _, part := range partitions(name) {
-			tried = append(tried, part)
-			if r, err := mountImage("/dev/" + part); err == nil {
+			r, err := mountImage("/dev/" + part)
+			if err == nil {
 				return r, nil
 			}
+			tried = append(tried, part+": "+err.Error())
 		}
 	}
-	if len(tried) == 0 {
-		return nil, errors.New("guest image: the guest sees no disk beside its own")
-	}
-	return nil, fmt.Errorf("guest image: no root file system with fio on %s", strings.Join(tried, ", "))
+	return nil, tried
 }
 
 // partitions of a disk, and the disk itself.
@@ -72,6 +93,21 @@ func partitions(name string) []string {
 	return append(all, name)
 }
 
+// imageKinds are the file systems that a root may be, and the option that mounts one
+// read-only which was not unmounted.
+var imageKinds = [][2]string{{"ext4", "noload"}, {"xfs", "norecovery"}, {"btrfs", "rescue=nologreplay"}}
+
+func mountRoot(device, dir string) error {
+	for _, kind := range imageKinds {
+		for _, option := range []string{"", kind[1]} {
+			if unix.Mount(device, dir, kind[0], unix.MS_RDONLY, option) == nil {
+				return nil
+			}
+		}
+	}
+	return errors.New("no ext4, xfs or btrfs that this kernel mounts")
+}
+
 func mountImage(device string) (_ *imageRoot, err error) {
 	if err := os.MkdirAll(imageMount, 0o755); err != nil {
 		return nil, err
@@ -82,43 +118,44 @@ func mountImage(device string) (_ *imageRoot, err error) {
 			r.close()
 		}
 	}()
-	for _, kind := range []string{"ext4", "xfs", "btrfs"} {
-		if err = unix.Mount(device, r.dir, kind, unix.MS_RDONLY, ""); err == nil {
-			break
-		}
-	}
-	if err != nil {
+	if err := mountRoot(device, r.dir); err != nil {
 		return nil, err
 	}
 	r.mounts = append(r.mounts, r.dir)
 	if r.fio() == "" {
-		return nil, errors.New("no fio")
+		return nil, errors.New("no fio in it")
 	}
 	for _, b := range []struct{ source, target, kind string }{{"/dev", "dev", ""}, {"proc", "proc", "proc"}, {"sysfs", "sys", "sysfs"}, {"tmpfs", "tmp", "tmpfs"}, {"tmpfs", "mnt", "tmpfs"}} {
-		target := filepath.Join(r.dir, b.target)
-		flags := uintptr(0)
-		if b.kind == "" {
-			flags = unix.MS_BIND
+		if err := r.mount(b.source, filepath.Join(r.dir, b.target), b.kind); err != nil {
+			return nil, err
 		}
-		if err = unix.Mount(b.source, target, b.kind, flags, ""); err != nil {
-			return nil, fmt.Errorf("mount %s: %w", target, err)
-		}
-		r.mounts = append(r.mounts, target)
 	}
 	return r, nil
+}
+
+// mount without a kind binds a folder.
+func (r *imageRoot) mount(source, target, kind string) error {
+	flags := uintptr(0)
+	if kind == "" {
+		flags = unix.MS_BIND
+	}
+	if err := unix.Mount(source, target, kind, flags, ""); err != nil {
+		return fmt.Errorf("mount %s: %w", target, err)
+	}
+	r.mounts = append(r.mounts, target)
+	return nil
 }
 
 // share makes a folder of the node visible in the image, at the same path.
 func (r *imageRoot) share(dir string) error {
 	target := filepath.Join(r.dir, dir)
+	if slices.Contains(r.mounts, target) {
+		return nil
+	}
 	if err := os.MkdirAll(target, 0o755); err != nil {
 		return err
 	}
-	if err := unix.Mount(dir, target, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("mount %s in the image: %w", dir, err)
-	}
-	r.mounts = append(r.mounts, target)
-	return nil
+	return r.mount(dir, target, "")
 }
 
 // fio is its path within the image, "" if there is none.
@@ -153,7 +190,9 @@ func fioCommand(ctx context.Context, root string, args ...string) (*exec.Cmd, er
 
 // fioVersion is what `fio --version` says, "" without fio.
 func fioVersion(root string) string {
-	cmd, err := fioCommand(context.Background(), root, "--version")
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd, err := fioCommand(ctx, root, "--version")
 	if err != nil {
 		return ""
 	}

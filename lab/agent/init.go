@@ -21,7 +21,9 @@ func Init(o Options) {
 		fmt.Println("vmdisk agent:", err)
 	}
 	unix.Sync()
-	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
+		fmt.Println("vmdisk agent: power off:", err)
+	}
 	select {} // a machine without power management halts here
 }
 
@@ -40,12 +42,15 @@ func guardedInit(o Options) (err error) {
 	if err := loadModules("/modules"); err != nil {
 		return err
 	}
+	if err := loopback(); err != nil {
+		fmt.Println("vmdisk agent:", err) // only servers within the guest would miss it
+	}
 	return ServePort(context.Background(), Port, o)
 }
 
 func mountSystem() error {
 	for _, m := range []struct{ source, target, kind string }{
-		{"proc", "/proc", "proc"}, {"sysfs", "/sys", "sysfs"}, {"devtmpfs", "/dev", "devtmpfs"}, {"tmpfs", "/tmp", "tmpfs"},
+		{"proc", "/proc", "proc"}, {"sysfs", "/sys", "sysfs"}, {"devtmpfs", "/dev", "devtmpfs"}, {"devpts", "/dev/pts", "devpts"}, {"tmpfs", "/tmp", "tmpfs"},
 	} {
 		if err := os.MkdirAll(m.target, 0o755); err != nil {
 			return err
@@ -85,6 +90,39 @@ func loadModule(file string) error {
 		flags = compressed
 	}
 	return unix.FinitModule(int(f.Fd()), "", flags)
+}
+
+// loopback brings up the interface lo.
+func loopback() error {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(s)
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	if err := unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, ifr); err != nil {
+		return fmt.Errorf("bring up lo: %w", err)
+	}
+	return nil
+}
+
+// reapOrphans takes the exit status of processes whose parents ended before them and
+// which this one, if it is a guest's init, got. It must not be called while a command
+// runs: it would take that one's.
+func reapOrphans() {
+	if os.Getpid() != 1 {
+		return
+	}
+	for {
+		pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
+		if pid <= 0 && !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
 }
 
 // portWait is how long a virtio-serial port may take to show up.

@@ -2,10 +2,14 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/vmdisk/vmdisk/bench"
@@ -20,43 +24,76 @@ type execution struct {
 	disk     *testDisk
 	run      Run
 	version  string
-	gate     func(context.Context) error // nil: begin at once
+	gate     func(ctx context.Context, almost func()) error // nil: begin at once
 	progress func(Progress)
 
 	before usage
-	began  int64 // monotonic time at which the gate opened
+	began  atomic.Int64 // monotonic time at which the gate opened, 0 until then
 }
 
-// enter passes the gate, and takes the time and the CPU figures there.
+// enter passes the gate, and takes the CPU figures and the time there.
 func (x *execution) enter(ctx context.Context) error {
-	if x.gate != nil {
-		if err := x.gate(ctx); err != nil {
-			return err
-		}
+	take := func() { x.before = readUsage() }
+	if x.gate == nil {
+		take()
+	} else if err := x.gate(ctx, take); err != nil {
+		return err
 	}
-	x.before = readUsage()
-	x.began = Monotonic()
+	x.began.Store(Monotonic())
 	return nil
 }
 
+// where are the options that put the jobs' files on the node's file system.
+func (x *execution) where() []string {
+	if x.disk.mount == "" {
+		return nil
+	}
+	return []string{"directory=" + x.disk.mount}
+}
+
+// plan reads the job file as the built-in engine does. Jobs must not reach past the
+// node's file system: on the device below they would destroy it.
+func (x *execution) plan() (*jobfile.Plan, error) {
+	set := slices.Concat(x.run.Options, x.where())
+	plan, err := bench.Plan(&bench.Request{Files: []string{"-"}, Stdin: strings.NewReader(x.run.JobFile), Set: set})
+	if err != nil {
+		return nil, fmt.Errorf("job file: %w", err)
+	}
+	if x.disk.mount == "" {
+		return plan, nil
+	}
+	for _, j := range plan.Jobs {
+		for _, name := range j.Filenames {
+			if !strings.HasPrefix(filepath.Clean(name), x.disk.mount+"/") {
+				return nil, fmt.Errorf("job file: job %s names %s, but this disk has a file system, and jobs use files on it: leave filename= out, or set file_system to none", j.Name, name)
+			}
+		}
+	}
+	return plan, nil
+}
+
 // histEvery is the interval of the latency histograms.
-const histEvery = "1000"
+const histEvery = time.Second
 
 // native runs the job file by the built-in engine.
 func (x *execution) native(ctx context.Context) (*Result, error) {
+	if _, err := x.plan(); err != nil {
+		return nil, err
+	}
 	q := &bench.Request{
 		Files: []string{"-"}, Stdin: strings.NewReader(x.run.JobFile), Version: "vmdisk-" + x.version, Gate: x.enter,
-		Set:      append([]string{"write_hist_log=lab", "log_hist_msec=" + histEvery}, x.run.Options...),
+		// Logs stay in memory; those that a job asks for would grow with every I/O.
+		Set: slices.Concat(
+			[]string{"write_hist_log=lab", fmt.Sprintf("log_hist_msec=%d", histEvery.Milliseconds()), "log_avg_msec=1000"},
+			x.run.Options, x.where()),
 		Progress: x.tell,
 		// The disk is the lab's; in a guest even its root is somewhere else.
 		Force: true,
+		Open:  x.disk.opener.Open,
 	}
-	if x.disk.mount != "" {
-		q.Set = append(q.Set, "directory="+x.disk.mount)
-	} else {
+	if x.disk.mount == "" {
 		q.Target, q.Local, q.LocalPath = x.disk.opener.URL, x.disk.path != "", x.disk.path
 	}
-	q.Open = x.disk.opener.Open
 	r, err := bench.Run(ctx, q)
 	ended := Monotonic()
 	if r == nil {
@@ -68,12 +105,13 @@ func (x *execution) native(ctx context.Context) (*Result, error) {
 	case failed != nil:
 		res.Err = oneLine(failed)
 	case ctx.Err() != nil:
-		res.Err = "the run was stopped before its end"
+		res.Err = stopped
 	}
 	return res, nil
 }
 
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+// stopped marks the result of a run that the lab ended.
+const stopped = "the run was stopped before its end"
 
 func (x *execution) tell(s engine.Status) {
 	p := Progress{Share: s.Share, Stalled: int64(s.StalledFor)}
@@ -81,15 +119,17 @@ func (x *execution) tell(s engine.Status) {
 		p.IOPS += s.IOPS[d]
 		p.BW += s.BW[d]
 	}
-	if x.began != 0 {
+	if x.began.Load() != 0 {
 		x.progress(p)
 	}
 }
 
 // convert makes the engine's outcome the lab's. Times are since the gate opened.
 func (x *execution) convert(r *result.Run) *Result {
-	res := &Result{StartNS: x.began, Steady: true}
-	x.before.since(res, x.disk.guest)
+	res := &Result{StartNS: x.began.Load(), Steady: true}
+	if res.StartNS != 0 { // else it was stopped at the gate
+		x.before.since(res, x.disk.guest)
+	}
 	for _, g := range r.Groups() {
 		res.Jobs = append(res.Jobs, convertJob(r, g))
 	}
@@ -111,7 +151,7 @@ func (x *execution) convert(r *result.Run) *Result {
 		res.Notes = append(res.Notes, n.Text)
 	}
 	var text, normal bytes.Buffer
-	if r.JSON(&text, true) == nil && text.Len() < maxLine/4 {
+	if r.JSON(&text, true) == nil && text.Len() < fitLimit {
 		res.JSON = text.Bytes()
 	}
 	if r.Normal(&normal) == nil {
@@ -134,12 +174,14 @@ func convertJob(r *result.Run, g *result.Job) JobResult {
 	for _, s := range g.Stalls {
 		j.Stalls = append(j.Stalls, Stall{AtNS: int64(s.At - r.Opened), TookNS: int64(s.Took)})
 	}
+	var sum histSums
 	for _, m := range r.Jobs {
 		// A merged job has the logs of its first member alone.
-		if m == g || g.Merged > 0 && m.Spec.GroupReporting && m.Spec.Group == g.Spec.Group {
-			j.Hists = append(j.Hists, convertHists(m, r.Opened)...)
+		if m == g || m.Spec.GroupReporting && g.Spec.GroupReporting && m.Spec.Group == g.Spec.Group {
+			sum.add(m, r.Opened)
 		}
 	}
+	j.Hists = sum.points()
 	return j
 }
 
@@ -175,27 +217,52 @@ func latency(h *hist.Histogram) Latency {
 	return Latency{N: h.N(), Min: h.Min(), Max: h.Max(), Mean: h.Mean(), Stddev: h.Stddev(), Bins: h.Bins()}
 }
 
-func convertHists(j *result.Job, opened time.Duration) []HistPoint {
-	var all []HistPoint
+// histSums adds up the latencies of several jobs by interval.
+type histSums map[histSlot]*histSum
+
+type histSlot struct {
+	number int64 // of intervals
+	dir    uint8
+}
+
+type histSum struct {
+	atNS   int64
+	counts []uint64
+}
+
+// add puts each of the job's intervals to those that end nearest to the same second.
+func (s *histSums) add(j *result.Job, opened time.Duration) {
+	if *s == nil {
+		*s = histSums{}
+	}
 	for _, rec := range j.HistLog {
-		p := HistPoint{AtNS: int64(j.Begin + rec.At - opened), Dir: rec.Dir}
+		at := j.Begin + rec.At - opened
+		slot := histSlot{int64(at.Round(histEvery) / histEvery), rec.Dir}
+		sum := (*s)[slot]
+		if sum == nil {
+			sum = &histSum{counts: make([]uint64, hist.Buckets)}
+			(*s)[slot] = sum
+		}
+		sum.atNS = max(sum.atNS, int64(at))
 		for i, n := range rec.Counts {
+			sum.counts[i] += n
+		}
+	}
+}
+
+func (s histSums) points() []HistPoint {
+	var all []HistPoint
+	for slot, sum := range s {
+		p := HistPoint{AtNS: sum.atNS, Dir: slot.dir}
+		for i, n := range sum.counts {
 			if n > 0 {
 				p.Bins = append(p.Bins, hist.Bin{Value: hist.Value(i), Count: n})
 			}
 		}
-		if len(p.Bins) > 0 {
-			all = append(all, p)
-		}
+		all = append(all, p)
 	}
+	slices.SortFunc(all, func(a, b HistPoint) int {
+		return cmp.Or(cmp.Compare(a.AtNS, b.AtNS), cmp.Compare(a.Dir, b.Dir))
+	})
 	return all
-}
-
-// resolve reads a job file as the built-in engine does.
-func resolve(text string, options []string) (*jobfile.Plan, error) {
-	plan, err := bench.Plan(&bench.Request{Files: []string{"-"}, Stdin: strings.NewReader(text), Set: options})
-	if err != nil {
-		return nil, fmt.Errorf("job file: %w", err)
-	}
-	return plan, nil
 }

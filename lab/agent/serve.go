@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"runtime"
-	"strings"
 	"sync"
 	"time"
 
@@ -215,46 +214,67 @@ func (s *server) run(ctx context.Context, m message) (any, error) {
 	x := &execution{disk: s.disk, run: r, version: s.options.Version, progress: func(p Progress) { s.progress(m.ID, p) }}
 	if r.Gate {
 		gate := s.gate
-		x.gate = func(ctx context.Context) error {
+		x.gate = func(ctx context.Context, almost func()) error {
 			s.progress(m.ID, Progress{Ready: true})
-			return pass(ctx, gate)
+			return pass(ctx, gate, almost)
 		}
 	}
-	switch r.Engine {
+	res, err := x.perform(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return res, res.fit(fitLimit)
+}
+
+func (x *execution) perform(ctx context.Context) (*Result, error) {
+	switch x.run.Engine {
 	case "vmdisk", "":
 		return x.native(ctx)
 	case "fio":
 		return x.fio(ctx)
 	}
-	return nil, fmt.Errorf("run: unknown engine %q", r.Engine)
+	return nil, fmt.Errorf("run: unknown engine %q: want vmdisk or fio", x.run.Engine)
 }
 
-// spin is how long before the start the agent stops sleeping: a timer may be late
-// by a scheduler's tick, and in an emulated guest by more.
-const spin = 2 * time.Millisecond
+const (
+	// nearly is how long before the start the last things are done that take time.
+	nearly = 30 * time.Millisecond
+	// spin is how long before the start the agent stops sleeping: a timer may be late
+	// by a scheduler's tick, and in an emulated guest by more.
+	spin = 4 * time.Millisecond
+)
 
-// pass waits for the time of the start.
-func pass(ctx context.Context, gate <-chan Go) error {
+// pass waits for the time of the start; almost is called shortly before.
+func pass(ctx context.Context, gate <-chan Go, almost func()) error {
 	var g Go
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
 	case g = <-gate:
 	}
-	wait := time.Duration(g.StartNS-Monotonic()) - spin
-	if wait > 0 {
-		t := time.NewTimer(wait)
-		defer t.Stop()
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-t.C:
-		}
+	if err := sleepUntil(ctx, g.StartNS-nearly.Nanoseconds()); err != nil {
+		return err
+	}
+	almost()
+	if err := sleepUntil(ctx, g.StartNS-spin.Nanoseconds()); err != nil {
+		return err
 	}
 	for Monotonic() < g.StartNS {
 		runtime.Gosched()
 	}
 	return nil
+}
+
+// sleepUntil sleeps until a time of the monotonic clock.
+func sleepUntil(ctx context.Context, atNS int64) error {
+	t := time.NewTimer(time.Duration(atNS - Monotonic()))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
 }
 
 // usage is the CPU time of the node so far.

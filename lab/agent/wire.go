@@ -3,7 +3,6 @@ package agent
 import (
 	"encoding/json"
 
-	"github.com/vmdisk/vmdisk/bench/hist"
 	"github.com/vmdisk/vmdisk/bench/jobfile"
 )
 
@@ -35,13 +34,13 @@ type Prepare struct {
 	AIO     string   `json:"aio,omitempty"`
 	Filters []string `json:"filters,omitempty"`
 	// FileSystem is mounted (it is there already) and the jobs' files lie on it;
-	// none: the jobs use the disk itself.
+	// none: the jobs use the disk itself, as those of host clients always do.
 	FileSystem string `json:"file_system,omitempty"`
 	// Scheduler of the guest's disk; "" or default: as it is.
 	Scheduler string `json:"scheduler,omitempty"`
 	// Fill writes every block of the disk once.
 	Fill bool `json:"fill,omitempty"`
-	// Image: find fio in the root file system of the second disk.
+	// Image: find fio in the root file system of another disk.
 	Image bool `json:"image,omitempty"`
 }
 
@@ -63,7 +62,8 @@ type Run struct {
 	// Gate: when files are laid out and disks are open the agent says so
 	// (Progress.Ready) and issues nothing before the time in Go.
 	Gate bool `json:"gate,omitempty"`
-	// IntervalMS between points, and progress messages.
+	// IntervalMS is between the points of engine fio, 0: 500. The built-in engine has
+	// points of 500 ms, in the first 10 s of 100 ms.
 	IntervalMS int64 `json:"interval_ms,omitempty"`
 }
 
@@ -100,9 +100,9 @@ type Stall struct {
 
 // HistPoint is the completion latencies of one interval in one direction.
 type HistPoint struct {
-	AtNS int64      `json:"at_ns"` // end of the interval, since Result.StartNS
-	Dir  uint8      `json:"dir"`
-	Bins []hist.Bin `json:"bins"`
+	AtNS int64 `json:"at_ns"` // end of the interval, since Result.StartNS
+	Dir  uint8 `json:"dir"`
+	Bins Bins  `json:"bins"`
 }
 
 // DirResult is what one job did in one direction over its whole run.
@@ -118,15 +118,16 @@ type DirResult struct {
 
 // Latency is a histogram with its exact figures, in nanoseconds.
 type Latency struct {
-	N      uint64     `json:"n"`
-	Min    int64      `json:"min"`
-	Max    int64      `json:"max"`
-	Mean   float64    `json:"mean"`
-	Stddev float64    `json:"stddev"`
-	Bins   []hist.Bin `json:"bins,omitempty"`
+	N      uint64  `json:"n"`
+	Min    int64   `json:"min"`
+	Max    int64   `json:"max"`
+	Mean   float64 `json:"mean"`
+	Stddev float64 `json:"stddev"`
+	Bins   Bins    `json:"bins,omitempty"`
 }
 
-// JobResult is one job (clones with group_reporting merged as fio merges them).
+// JobResult is one job (those of a group with group_reporting are merged, under the
+// first one's name, as fio merges them).
 type JobResult struct {
 	Name   string                  `json:"name"`
 	Group  int                     `json:"group"`
