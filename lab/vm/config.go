@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -139,6 +140,10 @@ func blockless(device string) bool {
 	return device == vhostUserBlk || device == vhostSCSI || device == vfioPCI
 }
 
+// noMMIOThread: only KVM gives virtio-mmio the eventfds with which an iothread is
+// woken.
+const noMMIOThread = "machine microvm has iothreads only with KVM: use machine pc or q35, or iothread=off"
+
 func checkDevice(c Config) error {
 	s := c.Setup
 	if !slices.Contains([]string{virtioBlk, virtioSCSI, ide, nvme, vhostUserBlk, vhostSCSI, nvmeUserspace, vfioPCI}, s.Device) {
@@ -156,6 +161,8 @@ func checkDevice(c Config) error {
 		return fmt.Errorf("device=%s has no queues to set: leave queues out", s.Device)
 	case c.Guest.Machine == machineMicroVM && s.Device == ide:
 		return fmt.Errorf("machine microvm has no IDE: use machine pc or q35, or another device")
+	case s.IOThread && c.Guest.Machine == machineMicroVM && c.Accel != AccelKVM:
+		return errors.New(noMMIOThread)
 	}
 	return nil
 }

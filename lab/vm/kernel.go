@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -85,6 +86,8 @@ func kernelVersion(path string) (string, error) {
 	return bzImageVersion(head[:n])
 }
 
+var versionForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+~-]*$`)
+
 func bzImageVersion(head []byte) (string, error) {
 	const magic, pointer, base = 0x202, 0x20e, 0x200
 	if len(head) < pointer+2 || string(head[magic:magic+4]) != "HdrS" {
@@ -96,7 +99,7 @@ func bzImageVersion(head []byte) (string, error) {
 	}
 	text, _, _ := bytes.Cut(head[at:], []byte{0})
 	version, _, _ := strings.Cut(string(text), " ")
-	if version == "" || strings.ContainsAny(version, "/\n") {
+	if !versionForm.MatchString(version) { // it becomes part of a path
 		return "", errors.New("the boot header names no version")
 	}
 	return version, nil
@@ -121,6 +124,9 @@ func compareVersions(a, b string) int {
 // in which they load, and the names the kernel has neither as a module nor built
 // in.
 func (k kernel) load(names []string) (files, lacks []string, err error) {
+	if err := k.checkDependencies(); err != nil {
+		return nil, nil, err
+	}
 	var mu sync.Mutex
 	prober, err := kmodule.NewProber(kmodule.ProbeOpts{
 		RootDir: k.root, KVer: k.version, IgnoreProcMods: true,
@@ -139,4 +145,21 @@ func (k kernel) load(names []string) (files, lacks []string, err error) {
 		}
 	}
 	return files, lacks, nil
+}
+
+// checkDependencies refuses a file that kmodule panics on.
+func (k kernel) checkDependencies() error {
+	file := filepath.Join(k.root, "lib/modules", k.version, "modules.dep")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("modules of kernel %s: %w", k.version, err)
+	}
+	number := 0
+	for line := range strings.Lines(string(text)) {
+		number++
+		if !strings.Contains(line, ":") {
+			return fmt.Errorf("%s:%d: no colon: run depmod %s to make it anew", file, number, k.version)
+		}
+	}
+	return nil
 }

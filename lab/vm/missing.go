@@ -19,8 +19,9 @@ import (
 )
 
 // Missing says why guests of a set-up can't run on this host, one reason each with
-// its remedy; none means that they can. It starts no guest, but asks QEMU what it
-// has. What depends on a disk is the matter of who makes the disk.
+// its remedy; none means that they can. It asks QEMU what it has, and starts no
+// guest but where only KVM would do and is not asked for. What depends on a disk is
+// the matter of who makes the disk.
 func Missing(ctx context.Context, guest spec.Guest, setup spec.Setup) []string {
 	if runtime.GOARCH != "amd64" {
 		return []string{"guests are x86-64 and run on such a host only"}
@@ -65,11 +66,15 @@ var deviceNames = map[string]string{
 func lacksDevice(ctx context.Context, guest spec.Guest, setup spec.Setup) []string {
 	var why []string
 	names := asked(ctx, "devices", listDevices)
-	if name := deviceNames[setup.Device]; name != "" && !slices.Contains(names, name) {
+	// No names: QEMU gave no answer. That shows when a guest is booted.
+	if name := deviceNames[setup.Device]; name != "" && names != nil && !slices.Contains(names, name) {
 		why = append(why, fmt.Sprintf("this QEMU has no device %s: install one that was built with it", name))
 	}
 	if guest.Machine == machineMicroVM && hostKHz() == 0 {
 		why = append(why, "machine microvm hangs unless it is told the rate of the TSC, which this host's /proc/cpuinfo does not show: use machine pc or q35")
+	}
+	if guest.Machine == machineMicroVM && setup.IOThread && !hasKVM(ctx, guest.Accel) {
+		why = append(why, noMMIOThread)
 	}
 	switch setup.Device {
 	case vhostSCSI:
@@ -84,31 +89,46 @@ func lacksDevice(ctx context.Context, guest spec.Guest, setup spec.Setup) []stri
 	return why
 }
 
+func hasKVM(ctx context.Context, accel string) bool {
+	if accel == AccelKVM || accel == AccelTCG {
+		return accel == AccelKVM
+	}
+	ok, _ := ProbeKVM(ctx)
+	return ok
+}
+
 // askTime bounds each question to QEMU.
 const askTime = 20 * time.Second
 
-// answers of QEMU are kept for the life of the process.
+// answers of QEMU, by the program's path and the question, are kept for the life of
+// the process.
 var answers struct {
 	mu  sync.Mutex
-	got map[string][]string
+	got map[[2]string][]string
 }
 
+// asked returns what QEMU answers, nil if it cannot be asked.
 func asked(ctx context.Context, what string, ask func(context.Context) ([]string, error)) []string {
+	path, err := exec.LookPath(QEMU)
+	if err != nil {
+		return nil
+	}
+	key := [2]string{path, what}
 	answers.mu.Lock()
 	defer answers.mu.Unlock()
-	if got, ok := answers.got[what]; ok {
+	if got, ok := answers.got[key]; ok {
 		return got
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	got, err := ask(ctx)
 	if err != nil {
-		return nil // a broken QEMU shows when a guest is booted
+		return nil
 	}
 	if answers.got == nil {
-		answers.got = map[string][]string{}
+		answers.got = map[[2]string][]string{}
 	}
-	answers.got[what] = got
+	answers.got[key] = got
 	return got
 }
 

@@ -6,10 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Event is something QEMU told by itself: SHUTDOWN, GUEST_PANICKED,
@@ -48,6 +49,7 @@ type monitor struct {
 	conn    net.Conn
 	onEvent func(Event)
 	done    chan struct{} // closed when nothing more is read
+	writing sync.Mutex
 
 	mu      sync.Mutex
 	next    int
@@ -111,32 +113,60 @@ func (m *monitor) exchange(ctx context.Context, command string, args any) (messa
 	default:
 	}
 	if ctx.Err() != nil {
-		return message{}, ctx.Err()
+		return message{}, context.Cause(ctx)
 	}
 	return message{}, m.err
 }
 
 func (m *monitor) send(command string, args any, answer chan message) (int, error) {
+	id, err := m.expect(answer)
+	if err != nil {
+		return 0, err
+	}
+	request := map[string]any{"execute": command, "id": id}
+	if args != nil {
+		request["arguments"] = args
+	}
+	text, err := json.Marshal(request)
+	if err == nil {
+		err = m.write(append(text, '\n'))
+	}
+	if err != nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.waiting, id)
+	}
+	return id, err
+}
+
+// expect registers who waits for the answer to the next command.
+func (m *monitor) expect(answer chan message) (id int, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.err != nil {
 		return 0, m.err
 	}
 	m.next++
-	request := map[string]any{"execute": command, "id": m.next}
-	if args != nil {
-		request["arguments"] = args
-	}
-	text, err := json.Marshal(request)
-	if err != nil {
-		return 0, err
-	}
-	_ = m.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-	if _, err := m.conn.Write(append(text, '\n')); err != nil {
-		return 0, err
-	}
 	m.waiting[m.next] = answer
 	return m.next, nil
+}
+
+// write does not hold the lock that reading needs: QEMU may want its answers read
+// before it reads on.
+func (m *monitor) write(line []byte) error {
+	m.writing.Lock()
+	defer m.writing.Unlock()
+	_ = m.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+	_, err := m.conn.Write(line)
+	if err == nil {
+		return nil
+	}
+	// Part of the line may be out: nothing that follows would be understood.
+	_ = m.conn.Close()
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, net.ErrClosed) {
+		return errHungUp
+	}
+	return err
 }
 
 // read hands out what QEMU sends until the connection ends.
@@ -159,11 +189,13 @@ func (m *monitor) dispatchAll(in *bufio.Scanner) error {
 		m.dispatch(got)
 	}
 	err := in.Err()
-	if err == nil || errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) {
-		return errors.New("QEMU's monitor is closed")
+	if err == nil || errors.Is(err, net.ErrClosed) || errors.Is(err, unix.ECONNRESET) {
+		return errHungUp
 	}
 	return fmt.Errorf("QEMU's monitor: %w", err)
 }
+
+var errHungUp = errors.New("QEMU's monitor is closed")
 
 func (m *monitor) dispatch(got message) {
 	if got.Event != "" {
