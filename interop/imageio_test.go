@@ -105,63 +105,6 @@ func TestImageioPython(t *testing.T) {
 	}
 }
 
-// virt-v2v -o rhv-upload needs the engine's Python SDK, which Debian does not
-// package, and a guest to convert. So its requests are replayed: those of the
-// engine to the control service, and between them those of the uploading plugin,
-// in its order, from outside the host and on it.
-func TestImageioRHVUpload(t *testing.T) {
-	t.Parallel()
-	need(t, "python3", "curl")
-	for _, where := range []string{"remote", "host"} {
-		t.Run(where, func(t *testing.T) {
-			t.Parallel()
-			d, dir := daemon(t, true, ""), tempDir(t)
-			image, dst := filepath.Join(dir, "image"), filepath.Join(dir, "dst")
-			data := dataFile(t, image, 8<<20)
-			if err := os.WriteFile(dst, nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Truncate(dst, int64(len(data))); err != nil {
-				t.Fatal(err)
-			}
-			id := "c0ffee00-1234-4000-8000-000000000002"
-			engine := func(status, method string, body string) string {
-				t.Helper()
-				out := run(t, "curl", "-sS", "--max-time", "60", "-w", "\n%{http_code}", "--unix-socket", strings.TrimPrefix(d.Control(), "unix:"),
-					"-X", method, "-d", body, "http://localhost/tickets/"+id)
-				if !strings.HasSuffix(out, "\n"+status) {
-					t.Fatalf("%s ticket: %s, want %s", method, out, status)
-				}
-				return strings.TrimSuffix(out, "\n"+status)
-			}
-			engine("200", "PUT", fmt.Sprintf(`{"uuid":%q,"size":%d,"url":"file://%s","timeout":300,"ops":["write"],"transfer_id":"t1","sparse":true,"inactivity_timeout":60}`, id, len(data), dst))
-			socket := "-"
-			if where == "host" {
-				socket = d.LocalSocket()
-			}
-			if out := run(t, "python3", "testdata/rhvupload.py", d.Image(id), d.CA(), image, socket); out != "connections 4\n" {
-				t.Error(out)
-			}
-			engine("200", "PATCH", `{"timeout":300}`)
-			var state struct {
-				Transferred int64
-				Active      bool
-			}
-			if err := json.Unmarshal([]byte(engine("200", "GET", "")), &state); err != nil || state.Active || state.Transferred != int64(len(data)) {
-				t.Errorf("the engine sees %+v, %v", state, err)
-			}
-			engine("204", "DELETE", "")
-			if now, err := os.ReadFile(dst); err != nil || !bytes.Equal(now, data) {
-				t.Errorf("the image: %v, equal %t", err, bytes.Equal(now, data))
-			}
-			log, err := os.ReadFile(d.Log())
-			if err != nil || strings.Count(string(log), "FLUSH ticket=c0ffee00") != 4 || strings.Contains(string(log), id) {
-				t.Errorf("the log: %v\n%s", err, log)
-			}
-		})
-	}
-}
-
 // libnbd and qemu-img reach a ticket over NBD too, with TLS as configured.
 func TestImageioNBD(t *testing.T) {
 	t.Parallel()

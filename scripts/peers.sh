@@ -24,6 +24,8 @@ losetup                 mount
 debootstrap             debootstrap
 jq                      jq
 strace                  strace
+virt-v2v                virt-v2v
+/usr/lib/*/nbdkit/plugins/nbdkit-python-plugin.so  nbdkit-plugin-python
 chromium                chromium
 /usr/lib/modules/*-cloud-*/kernel/drivers/block/nbd.ko*  linux-image-cloud-amd64
 '

@@ -29,6 +29,8 @@ var packages = map[string]string{
 	"qemu-nbd":           "qemu-utils",
 	"qemu-system-x86_64": "qemu-system-x86",
 	"filefrag":           "e2fsprogs",
+	"python3":            "python3",
+	"virt-v2v":           "virt-v2v nbdkit-plugin-python",
 }
 
 // Need reports every program of names that is not installed, with the command
