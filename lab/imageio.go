@@ -25,6 +25,7 @@ var imageioFastZero = Experiment{
 		{"disk", "256M", "size of each disk of the concurrent uploads; its pattern is that of a 100 GiB disk with 21,180 segments"},
 		{"uploads", "4,10", "concurrent uploads, a list"},
 		{"full", "33,66", "percent of data in the disks, a list"},
+		{"rate", "160M", "what the storage of all concurrent uploads together takes a second, shared alike; 0: as fast as the devices are"},
 		{"rounds", "3", "how often each set of uploads runs, in turn with its opposite; the median counts"},
 		{"strategy", "zero-each", "how holes are sent; see vmdisk copy --strategy"},
 	},
@@ -40,6 +41,7 @@ type imageioStudy struct {
 	disk     int64
 	strategy string
 	rounds   int
+	rate     int64 // 0: none
 }
 
 // way is one way to copy the image to a block device.
@@ -74,6 +76,9 @@ func runImageio(ctx context.Context, r *run) (*findings, error) {
 	size := r.params.size("image-size", 1<<20, 1<<40)
 	uploads, full := r.params.numbers("uploads", 1, 64), r.params.numbers("full", 1, 99)
 	s.rounds = int(r.params.number("rounds", 1, 99))
+	if r.params.values["rate"] != "0" {
+		s.rate = r.params.size("rate", 1<<20, 1<<40)
+	}
 	s.strategy = r.params.choice("strategy", "auto", "write", "zero-each", "status-first", "prezero", "nofallback")
 	if *r.params.err != nil {
 		return nil, *r.params.err
@@ -139,7 +144,7 @@ func (s *imageioStudy) ways(ctx context.Context) (all []way, err error) {
 			return nil, err
 		}
 	}
-	return all, s.withDaemon(ctx, "fast", func(d *labDaemon) error {
+	return all, s.withDaemon(ctx, "fast", 0, func(d *labDaemon) error {
 		url, err := d.ticket(dev.path, st.Size())
 		if err != nil {
 			return err
@@ -228,7 +233,7 @@ func (s *imageioStudy) upload(ctx context.Context, l *load, image string, devs [
 		}
 	}
 	var d *labDaemon
-	err := s.withDaemon(ctx, l.Zero, func(daemon *labDaemon) error {
+	err := s.withDaemon(ctx, l.Zero, s.rate/int64(len(devs)), func(daemon *labDaemon) error {
 		d = daemon
 		urls := make([]string, len(devs))
 		for i, dev := range devs {

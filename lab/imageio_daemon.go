@@ -38,8 +38,9 @@ type labDaemon struct {
 }
 
 // withDaemon runs use beside a daemon over HTTPS that zeroes by writing (zero is
-// "write") or as fast as the storage can ("fast").
-func (s *imageioStudy) withDaemon(ctx context.Context, zero string, use func(*labDaemon) error) error {
+// "write") or as fast as the storage can ("fast"). Each disk takes rate bytes a
+// second, or as many as it can if rate is 0.
+func (s *imageioStudy) withDaemon(ctx context.Context, zero string, rate int64, use func(*labDaemon) error) error {
 	cfg := server.DefaultConfig()
 	cfg.Remote = server.RemoteConfig{Host: "127.0.0.1"}
 	cfg.Local.Enable, cfg.Control.Enable = false, false
@@ -49,10 +50,7 @@ func (s *imageioStudy) withDaemon(ctx context.Context, zero string, use func(*la
 	if err := errors.Join(makeCertificate(cfg.TLS.CertFile, cfg.TLS.KeyFile), os.RemoveAll(d.log)); err != nil {
 		return err
 	}
-	options := diskurl.Options{ForceShare: true, Cache: "none"}
-	if zero == "write" {
-		options.Filters = []string{"nozero:zeromode=emulate"}
-	}
+	options := diskurl.Options{ForceShare: true, Cache: "none", Filters: storageFilters(zero, rate)}
 	var err error
 	d.server, err = server.New(cfg, func(ctx context.Context, u *url.URL, write bool) (*disk.Disk, error) {
 		o := options
@@ -70,6 +68,18 @@ func (s *imageioStudy) withDaemon(ctx context.Context, zero string, use func(*la
 	err = use(d)
 	cancel()
 	return errors.Join(err, <-served)
+}
+
+// storageFilters make a device the storage of a load. Zeros that are written
+// take their share of its rate.
+func storageFilters(zero string, rate int64) (filters []string) {
+	if zero == "write" {
+		filters = append(filters, "nozero:zeromode=emulate")
+	}
+	if rate > 0 {
+		filters = append(filters, fmt.Sprintf("rate:write-rate=%d", rate))
+	}
+	return filters
 }
 
 // ticket installs a ticket to write the device and returns the image's URL.

@@ -20,6 +20,7 @@ func (s *imageioStudy) report(ways []way, loads []load) *findings {
 		doc: &report.Document{Title: "Fast zeroing in the transfer daemon", Facts: []report.Fact{
 			{Name: "image", Value: image},
 			{Name: "disks", Value: fmt.Sprintf("%s each, to loop devices with direct I/O in %s", diskurl.FormatSize(s.disk), os.TempDir())},
+			{Name: "storage of the uploads", Value: s.storage()},
 			{Name: "uploads", Value: "HTTPS, a process each, strategy " + s.strategy + fmt.Sprintf(", median of %d", s.rounds)},
 		}},
 		raw: struct {
@@ -40,6 +41,14 @@ func (s *imageioStudy) report(ways []way, loads []load) *findings {
 		{Title: "Legend", Text: imageioLegend},
 	}
 	return res
+}
+
+// storage tells what limits the concurrent uploads.
+func (s *imageioStudy) storage() string {
+	if s.rate == 0 {
+		return "as fast as the devices are"
+	}
+	return fmt.Sprintf("%s/s for all together, shared alike", diskurl.FormatSize(s.rate))
 }
 
 const mib = 1 << 20
@@ -111,6 +120,7 @@ func shown(argv []string) string {
 var imageioLegend = []string{
 	"zero=write: the daemon turns each zero into writes, as daemons did before they had fast zeroing; zero=fast: it zeroes by the cheapest means of the storage.",
 	"The figures published for 10 disks of 100 GiB on Fibre Channel: fast / write 0.54 at 33 % full (50 to 27 minutes) and 0.56 at 66 % (75 to 42 minutes).",
+	"The storage of concurrent uploads is slower than the processors, as it was there: its rate is limited for data and for zeros that are written. Where the processors are what limits (rate=0), written zeros hide behind encryption.",
 	"real is of the slowest upload, user and sys are means of the uploading processes.",
 	"Requests are the lines of the daemon's log; elapsed is from its first OPTIONS to its last FLUSH. elapsed/request divides the one by the other, which is no request's duration where several run at once; latency is the mean time of an operation in the daemon, from the lines at the ends of connections.",
 	"virtual counts holes, data does not.",

@@ -1,10 +1,14 @@
 package lab
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/vmdisk/vmdisk/diskurl"
 )
 
 // The pattern has the published disk's numbers, scaled.
@@ -68,5 +72,32 @@ func TestShown(t *testing.T) {
 	got := shown([]string{"/usr/bin/vmdisk", "copy", "--cafile", "/tmp/x/cert.pem", "if=/tmp/y", "of=/dev/loop0", "https://h:1/images/SECRET"})
 	if strings.Contains(got, "SECRET") || strings.Contains(got, "/tmp") || !strings.Contains(got, "of=/dev/loop0") {
 		t.Error(got)
+	}
+}
+
+// Zeros that are written pass the limit of the rate; zeros that are fast do not.
+func TestStorageFilters(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		zero        string
+		rate        int64
+		least, most time.Duration
+	}{
+		{"write", 1 << 20, 400 * time.Millisecond, time.Hour}, // the first is let through and owed
+		{"fast", 1 << 10, 0, time.Minute},
+		{"write", 0, 0, time.Minute},
+	} {
+		d, err := diskurl.Open(t.Context(), "mem:1M", diskurl.Options{Filters: storageFilters(c.zero, c.rate)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		err = errors.Join(d.Zero(t.Context(), 0, 1<<19, 0), d.Zero(t.Context(), 1<<19, 1<<19, 0))
+		if took := time.Since(start); err != nil || took < c.least || took > c.most {
+			t.Errorf("zero=%s, rate %d: %v after %v", c.zero, c.rate, err, took)
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -72,9 +72,28 @@ func (t transfer) upload(ctx context.Context, image, dst string, check bool) (Sa
 	settle()
 	s, err := timed(ctx, t.servers(), nil, t.copy("raw:"+image, t.d.Image(id))...)
 	if err == nil && check {
-		err = equal(ctx, image, dst)
+		err = errors.Join(equal(ctx, image, dst), t.checkWay())
 	}
 	return s, err
+}
+
+// checkWay fails if the transfers did not go the way that is measured: a client
+// on the daemon's host prefers the unix socket.
+func (t transfer) checkWay() error {
+	log, err := os.ReadFile(t.d.Log())
+	if err != nil {
+		return err
+	}
+	other := "[local] "
+	if t.local {
+		other = "[127.0.0.1] "
+	}
+	for _, verb := range []string{"READ", "WRITE"} {
+		if strings.Contains(string(log), other+verb+" ticket=") {
+			return fmt.Errorf("a %s went the wrong way: %s", verb, other)
+		}
+	}
+	return nil
 }
 
 func (t transfer) servers() []*peer.Server { return []*peer.Server{{Proc: t.d.Proc}} }
@@ -99,7 +118,7 @@ func (t transfer) download(ctx context.Context, image, dst string, check bool) (
 	settle()
 	s, err := timed(ctx, t.servers(), func() error { return durable(dst) }, t.copy(t.d.Image(id), "raw:"+dst)...)
 	if err == nil && check {
-		err = equal(ctx, image, dst)
+		err = errors.Join(equal(ctx, image, dst), t.checkWay())
 	}
 	return s, err
 }
@@ -224,7 +243,7 @@ func (t transfer) together(ctx context.Context, n int, check bool) (Sample, erro
 	took := time.Since(start).Seconds()
 	err := errors.Join(errs...)
 	if err == nil && check {
-		err = equal(ctx, t.e.Path("image"), t.e.Path("target0"))
+		err = errors.Join(equal(ctx, t.e.Path("image"), t.e.Path("target0")), t.checkWay())
 	}
 	data, sizeErr := allocated(t.e.Path("image"))
 	s := Sample{Value: float64(data) * float64(n) / (1 << 20) / took}
