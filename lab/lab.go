@@ -107,7 +107,7 @@ func Experiments() []Experiment {
 
 // ofSpec is the experiment of a file, or a built-in one.
 func ofSpec(file string, s *spec.Spec) Experiment {
-	e := Experiment{Name: s.Name, Summary: s.Summary, file: file}
+	e := Experiment{Name: s.Name, Summary: s.Title, file: file}
 	e.Params = append(e.Params,
 		Param{"client", s.Client, "guest: virtual machines, or host: processes of this host"},
 		Param{"nodes", fmt.Sprint(s.Nodes), "how many at the same time"},

@@ -39,14 +39,18 @@ func newLabList() *cobra.Command {
 			if asJSON {
 				return writeJSON(c.OutOrStdout(), labList())
 			}
-			w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
+			w := c.OutOrStdout()
 			for _, e := range lab.Experiments() {
-				fmt.Fprintf(w, "%s\t\t%s\n", e.Name, e.Summary)
+				fmt.Fprintf(w, "%s  %s\n", e.Name, e.Summary)
+				params := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 				for _, p := range e.Params {
-					fmt.Fprintf(w, "  %s\t%s\t%s\n", p.Name, p.Default, p.Help)
+					fmt.Fprintf(params, "  %s\t%s\t%s\n", p.Name, p.Default, p.Help)
+				}
+				if err := params.Flush(); err != nil {
+					return err
 				}
 			}
-			return w.Flush()
+			return nil
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
