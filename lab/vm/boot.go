@@ -71,13 +71,34 @@ func Boot(ctx context.Context, c Config) (_ *VM, err error) {
 			err = v.failed(c.Name, err)
 		}
 	}()
-	if err := v.start(ctx, c, words); err != nil {
+	err = v.start(ctx, c, words)
+	if err == nil {
+		err = v.monitor.execute(ctx, "cont", nil, nil)
+	}
+	if err != nil {
+		return nil, v.explained(err)
+	}
+	if err := v.wait(ctx, v.opened); err != nil {
 		return nil, err
 	}
-	if err := v.monitor.execute(ctx, "cont", nil, nil); err != nil {
-		return nil, err
+	return v, nil
+}
+
+// lastWords is how long a QEMU that hung up gets to end: it connects to its
+// monitor before it looks at all of its options.
+const lastWords = 2 * time.Second
+
+// explained turns a connection that broke because QEMU ended into what QEMU said.
+func (v *VM) explained(err error) error {
+	if v.process == nil || !errors.Is(err, errHungUp) {
+		return err
 	}
-	return v, v.wait(ctx, v.opened)
+	select {
+	case <-v.process.done:
+		return fmt.Errorf("QEMU %s", v.process.ending())
+	case <-time.After(lastWords):
+		return err
+	}
 }
 
 // ready checks the configuration and makes what the guest boots.

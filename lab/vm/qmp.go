@@ -94,7 +94,7 @@ func (m *monitor) execute(ctx context.Context, command string, args, reply any) 
 
 func (m *monitor) exchange(ctx context.Context, command string, args any) (message, error) {
 	answer := make(chan message, 1)
-	id, err := m.send(command, args, answer)
+	id, err := m.send(ctx, command, args, answer)
 	if err != nil {
 		return message{}, err
 	}
@@ -118,7 +118,7 @@ func (m *monitor) exchange(ctx context.Context, command string, args any) (messa
 	return message{}, m.err
 }
 
-func (m *monitor) send(command string, args any, answer chan message) (int, error) {
+func (m *monitor) send(ctx context.Context, command string, args any, answer chan message) (int, error) {
 	id, err := m.expect(answer)
 	if err != nil {
 		return 0, err
@@ -129,7 +129,7 @@ func (m *monitor) send(command string, args any, answer chan message) (int, erro
 	}
 	text, err := json.Marshal(request)
 	if err == nil {
-		err = m.write(append(text, '\n'))
+		err = m.write(ctx, append(text, '\n'))
 	}
 	if err != nil {
 		m.mu.Lock()
@@ -153,17 +153,28 @@ func (m *monitor) expect(answer chan message) (id int, err error) {
 
 // write does not hold the lock that reading needs: QEMU may want its answers read
 // before it reads on.
-func (m *monitor) write(line []byte) error {
+func (m *monitor) write(ctx context.Context, line []byte) error {
 	m.writing.Lock()
 	defer m.writing.Unlock()
 	_ = m.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+	hurried := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(hurried)
+		_ = m.conn.SetWriteDeadline(time.Unix(1, 0))
+	})
 	_, err := m.conn.Write(line)
+	if !stop() {
+		<-hurried // else it might hurry the next command
+	}
 	if err == nil {
 		return nil
 	}
 	// Part of the line may be out: nothing that follows would be understood.
 	_ = m.conn.Close()
-	if errors.Is(err, unix.EPIPE) || errors.Is(err, net.ErrClosed) {
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, unix.EPIPE) || errors.Is(err, net.ErrClosed):
 		return errHungUp
 	}
 	return err

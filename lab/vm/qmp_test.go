@@ -128,7 +128,7 @@ func TestMonitorNotRead(t *testing.T) {
 		m.close()
 		t.Error("a monitor that nobody reads was opened")
 	}
-	if took := time.Since(begun); took < 20*time.Millisecond || took > 3*writeTimeout {
+	if took := time.Since(begun); took < 20*time.Millisecond || took > writeTimeout {
 		t.Errorf("it took %v", took)
 	}
 }
@@ -146,14 +146,14 @@ func FuzzMonitor(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		m := &monitor{conn: discard{bytes.NewReader(text)}, onEvent: func(Event) {}, done: make(chan struct{}), waiting: map[int]chan message{}}
 		answer := make(chan message, 1)
-		if _, err := m.send("query", nil, answer); err != nil {
+		if _, err := m.send(t.Context(), "query", nil, answer); err != nil {
 			t.Fatal(err)
 		}
 		m.read()
 		if m.err == nil {
 			t.Error("reading ended without a reason")
 		}
-		if _, err := m.send("query", nil, answer); err == nil {
+		if _, err := m.send(t.Context(), "query", nil, answer); err == nil {
 			t.Error("a command was sent to a monitor that is closed")
 		}
 	})
