@@ -1,6 +1,7 @@
 package diskcopy
 
 import (
+	"context"
 	"errors"
 	"runtime"
 
@@ -8,12 +9,12 @@ import (
 )
 
 // A disk of many small extents would cost a round trip and a wake-up for each
-// where the target is not a local file. So small tasks are given out in batches,
-// and their operations go through a disk.Queue together.
+// where one of the disks is not a local file. So small tasks are given out in
+// batches, whose reads, and then whose changes, go through a disk.Queue together.
 
 const (
 	// maxBatch is how many tasks one worker takes at a time at most, and the depth of its queue.
-	maxBatch = 64
+	maxBatch = 256
 	// smallTask is the data task for which the request matters more than its bytes.
 	smallTask = 64 << 10
 )
@@ -68,24 +69,26 @@ func (e *engine) findMore(w *worker) error {
 	return nil
 }
 
-// doBatch reads the data of w.tasks, while their writes and zeroes gather in the queue.
+// doBatch reads the data of w.tasks together, then writes it and zeroes together.
 func (w *worker) doBatch() error {
-	if err := w.queue.open(w.e.dst); err != nil {
-		return targetErr(err)
+	if err := w.readBatch(); err != nil {
+		return err
 	}
-	w.queueing = true
-	defer func() { w.queueing = false }()
+	if w.e.queueWrites {
+		if err := w.out.open(w.e.dst); err != nil {
+			return targetErr(err)
+		}
+		w.queueing = true
+		defer func() { w.queueing = false }()
+	}
 	buf := w.buf
 	for _, t := range w.tasks {
 		var err error
 		if t.kind == taskZero {
 			err = w.zero(t.off, t.n)
 		} else {
-			p := buf[:t.n:t.n]
+			err = w.store(buf[:t.n:t.n], t)
 			buf = buf[t.n:]
-			if err = w.read(p, t.off); err == nil {
-				err = w.store(p, t)
-			}
 		}
 		if err != nil {
 			return err
@@ -94,31 +97,59 @@ func (w *worker) doBatch() error {
 	return w.flushQueue()
 }
 
+// readBatch reads the data of w.tasks, one behind the other, into w's buffer.
+func (w *worker) readBatch() error {
+	q := &w.in
+	if w.e.queueReads {
+		if err := q.open(w.e.src); err != nil {
+			return sourceErr(err)
+		}
+	}
+	buf := w.buf
+	for _, t := range w.tasks {
+		if t.kind != taskCopy {
+			continue
+		}
+		p := buf[:t.n:t.n]
+		buf = buf[t.n:]
+		if !w.e.queueReads {
+			if err := w.read(p, t.off); err != nil {
+				return err
+			}
+			continue
+		}
+		q.add(disk.Op{Kind: disk.Read, Off: t.off, Len: t.n}, p)
+	}
+	if err := q.run(w.e.io); err != nil {
+		return sourceErr(err)
+	}
+	for i := range q.ops {
+		w.counts.Read.add(q.ops[i].Len)
+	}
+	q.ops = q.ops[:0]
+	return nil
+}
+
 // queueOp adds a write of p or a zero of n bytes to the queue, whose earlier
 // operations are done first if it is full.
 func (w *worker) queueOp(k disk.Kind, off int64, p []byte, n int64) error {
-	q := &w.queue
-	if len(q.ops) == maxBatch {
+	if len(w.out.ops) == maxBatch {
 		if err := w.flushQueue(); err != nil {
 			return err
 		}
 	}
-	i := len(q.ops)
-	op := disk.Op{Kind: k, Off: off, Len: n, Tag: uint64(i)}
-	if k == disk.Write {
-		q.vecs[i][0] = p
-		op.Vec = q.vecs[i][:]
-	} else {
+	op := disk.Op{Kind: k, Off: off, Len: n}
+	if k == disk.Zero {
 		op.Flags = w.e.plan.flags
 	}
-	q.ops = append(q.ops, op)
+	w.out.add(op, p)
 	return nil
 }
 
-// flushQueue does the operations of the queue and counts them.
+// flushQueue does the changes that wait and counts them.
 func (w *worker) flushQueue() error {
-	q := &w.queue
-	if err := q.run(w); err != nil {
+	q := &w.out
+	if err := q.run(w.e.io); err != nil {
 		return targetErr(err)
 	}
 	for i := range q.ops {
@@ -133,7 +164,7 @@ func (w *worker) flushQueue() error {
 	return nil
 }
 
-// batchQueue is a worker's queue to the target, opened when first needed.
+// batchQueue is a worker's queue to one of the disks, opened when first needed.
 type batchQueue struct {
 	q    disk.Queue
 	ops  []disk.Op
@@ -155,10 +186,21 @@ func (b *batchQueue) open(d *disk.Disk) (err error) {
 	return nil
 }
 
+// add notes an operation for the next run; p is the data of a read or write.
+func (b *batchQueue) add(op disk.Op, p []byte) {
+	i := len(b.ops)
+	op.Tag = uint64(i)
+	if p != nil {
+		b.vecs[i][0] = p
+		op.Vec = b.vecs[i][:]
+	}
+	b.ops = append(b.ops, op)
+}
+
 var errQueue = errors.New("the disk's queue takes no operation")
 
 // run submits b.ops and waits for all; the first error is returned.
-func (b *batchQueue) run(w *worker) error {
+func (b *batchQueue) run(ctx context.Context) error {
 	var failed error
 	for next, flying := 0, 0; next < len(b.ops) || flying > 0; {
 		if next < len(b.ops) && failed == nil {
@@ -171,7 +213,7 @@ func (b *batchQueue) run(w *worker) error {
 		if flying == 0 {
 			return failed
 		}
-		n, err := b.q.Reap(w.e.io, 1, b.done[:])
+		n, err := b.q.Reap(ctx, 1, b.done[:])
 		for _, c := range b.done[:n] {
 			if c.Err != nil && failed == nil {
 				failed = c.Err

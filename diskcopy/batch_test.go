@@ -78,6 +78,27 @@ func TestBatchFaults(t *testing.T) {
 	}
 }
 
+// TestBatchSourceFaults fails reads within batches: the error is the source's, and
+// what the journal says to be safe is there.
+func TestBatchSourceFaults(t *testing.T) {
+	t.Parallel()
+	for _, after := range []int64{0, 1, 300, 1999} {
+		src := scattered(t, 2000)
+		f := &failing{remote: remote{child: src}, readErr: syscall.EIO}
+		f.after.Store(after)
+		target := memDisk(t, src.Size())
+		_, err := Copy(context.Background(), target, disk.New(f, "bad"), Options{Journal: filepath.Join(t.TempDir(), "j"), QueueDepth: 3})
+		var ie *InterruptedError
+		var ce *CopyError
+		if !errors.As(err, &ie) || !errors.As(err, &ce) || ce.Side != Source || !errors.Is(err, syscall.EIO) {
+			t.Fatalf("after %d: %v", after, err)
+		}
+		if c, err := Compare(context.Background(), src, target, CompareOptions{Length: max(ie.Offset, 1)}); err != nil || ie.Offset > 0 && !c.Equal {
+			t.Errorf("after %d: %d bytes are said to be safe: %+v, %v", after, ie.Offset, c, err)
+		}
+	}
+}
+
 // TestBatchAllocations is TestAllocations for batches.
 func TestBatchAllocations(t *testing.T) {
 	if raceEnabled {
@@ -97,7 +118,8 @@ func TestBatchAllocations(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := e.workers[0]
-	defer w.queue.close()
+	defer w.out.close()
+	defer w.in.close()
 	batches := 0
 	got := testing.AllocsPerRun(300, func() {
 		if !e.next(w) {

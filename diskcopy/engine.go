@@ -23,6 +23,8 @@ type engine struct {
 	done     atomic.Int64 // bytes dealt with
 	sending  sending
 	batching bool // small tasks are done many at a time
+	// queueReads and queueWrites: through queues, as the disk is no local file.
+	queueReads, queueWrites bool
 
 	mu       sync.Mutex
 	changed  sync.Cond // on mu: a worker became idle, or the probe ended
@@ -50,8 +52,9 @@ type worker struct {
 	tasks  []task
 	at     int64 // offset of its first task, or idle; under e.mu
 	counts Counts
-	queue  batchQueue
-	// queueing: writes and zeroes gather in queue.
+	in     batchQueue
+	out    batchQueue
+	// queueing: writes and zeroes gather in out.
 	queueing bool
 	ext      []disk.Extent
 }
@@ -59,8 +62,9 @@ type worker struct {
 func newEngine(ctx, ioCtx context.Context, dst, src *disk.Disk, o Options) (*engine, error) {
 	e := &engine{ctx: ctx, io: ioCtx, dst: dst, src: src, opt: o, size: src.Size()}
 	e.changed.L = &e.mu
-	local := isLocal(dst, true)
-	if o.autoDepth && local && isLocal(src, false) {
+	e.queueReads, e.queueWrites = !isLocal(src, false), !isLocal(dst, true)
+	e.batching = e.queueReads || e.queueWrites
+	if o.autoDepth && !e.batching {
 		o.QueueDepth = localDepth
 	}
 	n := int(min(int64(o.QueueDepth), max(1, (e.size+o.RequestSize-1)/o.RequestSize)))
@@ -76,7 +80,6 @@ func newEngine(ctx, ioCtx context.Context, dst, src *disk.Disk, o Options) (*eng
 		e.workers = append(e.workers, &worker{e: e, at: idle, tasks: make([]task, 0, maxBatch), ext: make([]disk.Extent, 0, 64),
 			buf: e.mem[i*o.RequestSize : (i+1)*o.RequestSize : (i+1)*o.RequestSize]})
 	}
-	e.batching = !local
 	e.total.Size, e.total.Strategy = e.size, o.Strategy
 	e.startAt(0)
 	return e, nil
@@ -132,7 +135,8 @@ func (e *engine) stats() Stats {
 }
 
 func (w *worker) run() {
-	defer w.queue.close()
+	defer w.out.close()
+	defer w.in.close()
 	for w.e.next(w) {
 		if err := w.doAll(); err != nil {
 			w.e.fail(err)

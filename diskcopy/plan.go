@@ -14,9 +14,11 @@ type span struct {
 
 func (s span) end() int64 { return s.off + s.n }
 
-// extentBatch is how many extents one query may return: 12 KiB of memory, and
-// few enough that a server answers at once.
-const extentBatch = 512
+// extentBatch is how many extents one query may return, 128 KiB of memory. An NBD
+// server looks up as many as it cares to, and those beyond the batch are asked for
+// again: with 512, three quarters of a server's time went into looking up 8192
+// sixteen times over.
+const extentBatch = 8192
 
 // walker cuts a disk into spans in ascending order, from the extents as they
 // come. It is not safe for concurrent use.

@@ -39,6 +39,28 @@ func rw2(trap uintptr, fd int, p []byte, off int64, rwf int) (int, error) {
 	return int(n), nil
 }
 
+// MaxWritev is how many buffers Writev takes.
+const MaxWritev = 64
+
+// Writev is writev(2) of at most MaxWritev buffers, without retries. It allocates
+// nothing, as x/sys's does beyond eight.
+func Writev(fd int, vec [][]byte) (int, error) {
+	if len(vec) > MaxWritev {
+		return 0, unix.EINVAL
+	}
+	var iov [MaxWritev]unix.Iovec
+	for i, p := range vec {
+		iov[i].Base = unsafe.SliceData(p)
+		iov[i].SetLen(len(p))
+	}
+	n, _, errno := unix.Syscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&iov)), uintptr(len(vec)))
+	runtime.KeepAlive(vec)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
 // BlkZeroout is ioctl BLKZEROOUT: the range of a block device, in multiples of
 // its logical sector, reads as zeros afterwards and stays allocated. The kernel
 // falls back to writing by itself.

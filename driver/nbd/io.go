@@ -114,8 +114,9 @@ func commandFlags(c wire.Command, f disk.Flags) (g wire.CommandFlags) {
 	return g
 }
 
-// maxExtents is how many extents one call takes from the server's answer.
-const maxExtents = 4096
+// maxExtents is how many extents one call takes from the server's answer: as many as
+// servers put into one.
+const maxExtents = 8192
 
 // Extents asks by BLOCK_STATUS.
 func (d *Driver) Extents(ctx context.Context, m disk.MapName, off, n int64, dst []disk.Extent) ([]disk.Extent, error) {

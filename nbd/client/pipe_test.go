@@ -109,10 +109,10 @@ func TestPipe(t *testing.T) {
 		// the other for ever.
 		var writes, reads []*Request
 		for i := range 40 {
-			n := []int{512, 4096, 16 << 10, 20000}[i%4]
+			n := []int{512, 4096, 16 << 10, 200000}[i%4]
 			part := fill(n, byte(i+1))
-			writes = append(writes, writeRequest(int64(i)*(25<<10), part[:100], part[100:]))
-			reads = append(reads, readRequest(int64(i)*(25<<10), int64(n)))
+			writes = append(writes, writeRequest(int64(i)*(200<<10), part[:100], part[100:]))
+			reads = append(reads, readRequest(int64(i)*(200<<10), int64(n)))
 		}
 		p.Start(writes...)
 		pump(t, t.Context(), p, writes)
@@ -144,9 +144,9 @@ func TestPipeDoesNotBlock(t *testing.T) {
 	})
 	var rs []*Request
 	for i := range 8 {
-		rs = append(rs, writeRequest(int64(i)<<17, fill(1<<17, byte(i+1))))
+		rs = append(rs, writeRequest(int64(i)<<20, fill(1<<20, byte(i+1))))
 	}
-	p.Start(rs...) // 1 MiB; the socket holds some 200 KiB
+	p.Start(rs...) // 8 MiB; the socket holds some 2 MiB
 	if _, events := p.Events(); events&unix.POLLOUT == 0 {
 		t.Fatal("everything was sent, so this test proves nothing")
 	}
@@ -160,7 +160,7 @@ func TestPipeDoesNotBlock(t *testing.T) {
 	}
 	close(release)
 	pump(t, t.Context(), p, rs)
-	if !bytes.Equal(disk.read(7<<17, 1<<17), fill(1<<17, 8)) || disk.read(0, 1)[0] != 1 {
+	if !bytes.Equal(disk.read(7<<20, 1<<20), fill(1<<20, 8)) || disk.read(0, 1)[0] != 1 {
 		t.Error("wrong data")
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/vmdisk/vmdisk/nbd"
+	"github.com/vmdisk/vmdisk/uring"
 	"golang.org/x/sys/unix"
 )
 
@@ -42,10 +43,22 @@ func newSender(nc net.Conn, m nbd.Mode) *sender {
 		s.raw, _ = sc.SyscallConn()
 	}
 	if s.raw != nil {
+		enlarge(nc)
 		s.file = newFileSend()
 		s.write = s.tryWrite
 	}
 	return s
+}
+
+// sendBuffer is asked for on unix sockets, which hold 208 KiB otherwise: a part of
+// a large write, and the end of a batch would wait for the server to read. TCP
+// finds its own.
+const sendBuffer = 1 << 20
+
+func enlarge(nc net.Conn) {
+	if u, ok := nc.(*net.UnixConn); ok {
+		_ = u.SetWriteBuffer(sendBuffer) // less is slower, never wrong
+	}
 }
 
 // try sends as much of a batch as the socket takes at once; false means that
@@ -81,13 +94,10 @@ func (s *sender) tryWrite(fd uintptr) bool {
 	return true
 }
 
-// maxPieces is what unix.Writev takes without allocating.
-const maxPieces = 8
-
 // writev sends vec until the socket takes no more and returns what is left.
 func writev(fd int, vec [][]byte) (left [][]byte, err error) {
 	for len(vec) > 0 {
-		n, err := unix.Writev(fd, vec[:min(len(vec), maxPieces)])
+		n, err := uring.Writev(fd, vec[:min(len(vec), uring.MaxWritev)])
 		switch {
 		case err == unix.EAGAIN:
 			return vec, nil
@@ -117,8 +127,8 @@ func advance(vec [][]byte, n int) [][]byte {
 
 const (
 	// joinPayload is the size up to which a write's data is copied behind its
-	// header: cheaper than a piece of its own.
-	joinPayload = 16 << 10
+	// header: cheaper than two more pieces.
+	joinPayload = 2 << 10
 	// joinLimit bounds what is copied for one batch.
 	joinLimit = 256 << 10
 )
