@@ -72,6 +72,9 @@ func (c *Conn) listen() {
 	}
 }
 
+// ErrChannel is in the error of every call whose channel to the node has ended.
+var ErrChannel = errors.New("channel to the node")
+
 // end fails all calls, those that come later too.
 func (c *Conn) end(err error) {
 	if errors.Is(err, io.EOF) {
@@ -79,7 +82,7 @@ func (c *Conn) end(err error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.err = fmt.Errorf("channel to the node: %w", err)
+	c.err = fmt.Errorf("%w: %w", ErrChannel, err)
 	for id, w := range c.calls {
 		delete(c.calls, id)
 		close(w.done)

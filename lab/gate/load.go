@@ -76,8 +76,11 @@ func Together(ctx context.Context, nodes []Node, o Options) (*outcome.Run, error
 		parts[i] = &part{Node: n, limit: o.SilentLimit}
 	}
 	run := &outcome.Run{Started: time.Now()}
-	err := together(ctx, cancel, parts, &o)
-	if err != nil {
+	if len(nodes) == 0 {
+		return nil, errors.New("no nodes to run the load")
+	}
+	if err := together(ctx, cancel, parts, &o); err != nil {
+		abandon(parts)
 		return nil, err
 	}
 	count(run, parts, o.MaxDriftPPM)
@@ -92,10 +95,10 @@ func together(ctx context.Context, cancel context.CancelCauseFunc, parts []*part
 		return err
 	}
 	start := agent.Monotonic() + o.Lead.Nanoseconds()
-	if err := each(cancel, parts, func(p *part) error { return p.running.Go(start - p.before.OffsetNS) }); err != nil {
+	if err := each(cancel, parts, func(p *part) error { return p.open(ctx, start) }); err != nil {
 		return err
 	}
-	watch := newWatch(ctx, cancel, parts, o)
+	watch := newWatch(parts, o)
 	watch.at(start)
 	err := each(cancel, parts, func(p *part) error { return p.finish(ctx) })
 	watch.stop()
@@ -125,27 +128,52 @@ func each(cancel context.CancelCauseFunc, parts []*part, f func(*part) error) er
 	return first
 }
 
+// abandon stops, in order, the nodes that are laid out or run while another node
+// failed.
+func abandon(parts []*part) {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	var wg sync.WaitGroup
+	for _, p := range parts {
+		if p.running != nil && !p.over {
+			wg.Go(func() { _, _ = p.running.Wait(ended) })
+		}
+	}
+	wg.Wait()
+}
+
 // part is one node in one run.
 type part struct {
 	Node
 	limit         time.Duration
 	running       *agent.Running
+	over          bool // running has ended, or was stopped
 	before, after agent.Clock
 	result        *agent.Result
 }
 
 // layOut gets the node to the gate. Laying out files may take minutes; only
 // silence ends the wait.
-func (p *part) layOut(ctx context.Context, r agent.Run) (err error) {
-	if p.running, err = p.Conn.Start(ctx, r); err != nil {
+func (p *part) layOut(ctx context.Context, r agent.Run) error {
+	return p.alive(ctx, func(ctx context.Context) (err error) {
+		if p.running, err = p.Conn.Start(ctx, r); err != nil {
+			return err
+		}
+		err = p.running.Ready(ctx)
+		p.over = err != nil
 		return err
-	}
-	return p.alive(ctx, p.running.Ready)
+	})
+}
+
+// open sets the time of the start, which is of the host's clock.
+func (p *part) open(ctx context.Context, start int64) error {
+	return p.alive(ctx, func(context.Context) error { return p.running.Go(start - p.before.OffsetNS) })
 }
 
 func (p *part) finish(ctx context.Context) error {
 	return p.alive(ctx, func(ctx context.Context) (err error) {
 		p.result, err = p.running.Wait(ctx)
+		p.over = true
 		return err
 	})
 }
@@ -161,6 +189,10 @@ var (
 	errSilent = errors.New("no sign of life")
 	errExited = errors.New("the node ended")
 )
+
+// lastWords is how long what a node said last may be on its way when its process
+// has ended, and how long the process may take to end after its channel has.
+const lastWords = 2 * time.Second
 
 // alive calls f with a context that ends when the node has been silent for too
 // long or its process is gone.
@@ -179,7 +211,27 @@ func (p *part) alive(ctx context.Context, f func(context.Context) error) error {
 	if cause := context.Cause(inner); cause != nil && ctx.Err() == nil {
 		return cause
 	}
+	if errors.Is(err, agent.ErrChannel) && p.exited() {
+		return fmt.Errorf("%w: %w", errExited, err)
+	}
 	return err
+}
+
+// exited reports whether the process is gone, which may show after its channel's end.
+func (p *part) exited() bool {
+	select {
+	case <-p.Exited:
+		return true
+	case <-time.After(lastWords):
+		return false
+	}
+}
+
+// giveUp ends what waits for a node that will not answer. Its channel is closed: it
+// is not asked to stop, for which it had 10 s.
+func (p *part) giveUp(cancel context.CancelCauseFunc, why error) {
+	cancel(why)
+	_ = p.Conn.Close()
 }
 
 func (p *part) guard(done <-chan struct{}, cancel context.CancelCauseFunc) {
@@ -190,16 +242,15 @@ func (p *part) guard(done <-chan struct{}, cancel context.CancelCauseFunc) {
 		case <-done:
 			return
 		case <-p.Exited:
-			// What the node said last may still be on its way.
 			select {
 			case <-done:
-			case <-time.After(2 * time.Second):
-				cancel(errExited)
+			case <-time.After(lastWords):
+				p.giveUp(cancel, errExited)
 			}
 			return
 		case <-tick.C:
 			if quiet := p.Conn.Quiet(); quiet > p.limit {
-				cancel(fmt.Errorf("%w for %v", errSilent, quiet.Round(time.Second)))
+				p.giveUp(cancel, fmt.Errorf("%w for %v", errSilent, quiet.Round(time.Second)))
 				return
 			}
 		}

@@ -1,7 +1,6 @@
 package gate
 
 import (
-	"context"
 	"sync"
 	"time"
 
@@ -10,15 +9,14 @@ import (
 
 // watch calls back at the common start, each second, and at the end.
 type watch struct {
-	ctx   context.Context
 	parts []*part
 	o     *Options
 	done  chan struct{}
 	wg    sync.WaitGroup
 }
 
-func newWatch(ctx context.Context, _ context.CancelCauseFunc, parts []*part, o *Options) *watch {
-	return &watch{ctx: ctx, parts: parts, o: o, done: make(chan struct{})}
+func newWatch(parts []*part, o *Options) *watch {
+	return &watch{parts: parts, o: o, done: make(chan struct{})}
 }
 
 // at begins at a time of the host's monotonic clock, in nanoseconds.

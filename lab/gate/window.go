@@ -17,7 +17,8 @@ func count(run *outcome.Run, parts []*part, maxDriftPPM float64) {
 	run.WindowAtNS = start - first
 	run.WindowNS = max(end-start, 0)
 	for _, p := range parts {
-		n := outcome.Node{Name: p.Name, Result: p.result, OffsetNS: p.before.OffsetNS, DriftPPM: p.drift(), AtNS: p.start() - first}
+		n := outcome.Node{Name: p.Name, Result: p.result, OffsetNS: p.before.OffsetNS, AtNS: p.start() - first}
+		n.DriftPPM, _ = p.drift()
 		n.Silent = silences(p.Conn.Silences(), first, p.end())
 		for d := range n.Window {
 			n.Window[d] = figures(p, d, start, end)
@@ -48,25 +49,24 @@ func (p *part) start() int64 { return p.result.StartNS + p.before.OffsetNS }
 func (p *part) end() int64   { return p.result.EndNS + p.after.OffsetNS }
 
 // drift is by how many millionths the node's clock ran faster than the host's.
-// It is 0 where the two measurements of the offset are not fine enough to tell.
-func (p *part) drift() float64 {
+// It is 0 where the two measurements of the offset are not fine enough to tell;
+// sure is the part of it that no error of theirs explains.
+func (p *part) drift() (ppm, sure float64) {
 	moved := p.before.OffsetNS - p.after.OffsetNS // the offset is host minus node
-	if abs(moved) <= p.before.ErrNS+p.after.ErrNS {
-		return 0
-	}
+	unsure := p.before.ErrNS + p.after.ErrNS
 	span := p.after.AtNS - p.before.AtNS
-	if span <= 0 {
-		return 0
+	if abs(moved) <= unsure || span <= 0 {
+		return 0, 0
 	}
-	return float64(moved) / float64(span) * 1e6
+	return float64(moved) / float64(span) * 1e6, float64(abs(moved)-unsure) / float64(span) * 1e6
 }
 
 func abs(n int64) int64 { return max(n, -n) }
 
 // broken says why the node's result does not count.
 func (p *part) broken(maxDriftPPM float64) string {
-	if d := p.drift(); math.Abs(d) > maxDriftPPM {
-		return fmt.Sprintf("its clock ran %+.2f %% against the host's", d/1e4)
+	if ppm, sure := p.drift(); sure > maxDriftPPM {
+		return fmt.Sprintf("its clock ran %+.2f %% against the host's", ppm/1e4)
 	}
 	if p.result.Err != "" {
 		return p.result.Err
@@ -144,8 +144,12 @@ func latencies(jobs []agent.JobResult, dir int, begin, start, end int64) agent.L
 	return agent.Latency{N: h.N(), Min: h.Min(), Max: h.Max(), Mean: h.Mean(), Stddev: h.Stddev(), Bins: h.Bins()}
 }
 
+// merge adds a histogram. One that contradicts itself comes from a node and is not
+// trusted.
 func merge(h *hist.Histogram, l agent.Latency) {
-	// A histogram that does not add up comes from a node and is not trusted.
+	if l.Min < 0 || l.Max < l.Min {
+		return
+	}
 	if o, err := hist.FromBins(l.Bins, l.Min, l.Max, l.Mean, l.Stddev); err == nil {
 		h.Merge(o)
 	}
