@@ -215,8 +215,12 @@ func (m *matrix) prepare(ctx context.Context, c spec.Cell, nodes []*node, fill b
 	})
 }
 
-// settleLimit bounds how long a disk is written to until its rate is steady.
-const settleLimit = 10 * time.Minute
+const (
+	// settleLimit bounds how long a disk is written to until its rate is steady.
+	settleLimit = 10 * time.Minute
+	// settleWindow is the shortest time over which the rate has to be steady.
+	settleWindow = 2 * time.Second
+)
 
 // settle fills the disks a second time and writes to them until the rate is
 // steady, as SNIA's performance test does. It reports whether all were in the end.
@@ -224,7 +228,7 @@ func (m *matrix) settle(ctx context.Context, c spec.Cell, nodes []*node) (bool, 
 	if err := m.prepare(ctx, c, nodes, true); err != nil {
 		return false, err
 	}
-	window := max(m.spec.Runtime(c)/2, 5*time.Second)
+	window := max(m.spec.Runtime(c)/2, settleWindow)
 	job := fmt.Sprintf(`[settle]
 rw=randwrite
 bs=4k

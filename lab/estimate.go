@@ -35,7 +35,7 @@ func (m *matrix) estimate(c spec.Cell) time.Duration {
 		written += int64(c.Nodes) * m.spec.Disk.Size
 	case "steady":
 		written += 2 * int64(c.Nodes) * m.spec.Disk.Size
-		total += max(load/2, 5*time.Second) * 2
+		total += max(load/2, settleWindow) * 3
 	}
 	if c.Setup.Preallocation == "full" || c.Setup.Pass == "second" {
 		written += int64(c.Nodes) * m.spec.Disk.Size
