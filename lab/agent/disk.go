@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -94,14 +92,14 @@ func (d *testDisk) hostDisk(p Prepare) error {
 }
 
 func (d *testDisk) guestDisk(ctx context.Context, p Prepare) error {
-	name, err := findDisk(ctx, p.Serial)
+	name, err := theSys.find(ctx, p.Serial)
 	if err != nil {
 		return err
 	}
 	d.guest, d.path = true, "/dev/"+name
 	d.opener = Opener{URL: "raw:" + d.path}
 	d.prepared.Device = name
-	d.prepared.Scheduler, err = setScheduler(name, p.Scheduler)
+	d.prepared.Scheduler, err = theSys.setScheduler(name, p.Scheduler)
 	return err
 }
 
@@ -192,99 +190,4 @@ func (f *filler) run(ctx context.Context, number int) error {
 			f.tell(float64(off) / float64(f.size))
 		}
 	}
-}
-
-// notDisks are names of block devices that are no guest's disk.
-var notDisks = []string{"loop", "ram", "zram", "sr", "fd", "dm-", "nbd", "md"}
-
-const (
-	// findWait is how long a disk may take to show up: a bus is scanned in the
-	// background.
-	findWait = 20 * time.Second
-	// patience is how long the scan gets to find what it was told to look for.
-	patience = 3 * time.Second
-)
-
-// findDisk returns the kernel's name of the disk with a serial number; where no
-// disk has it, of the first that is not the image's.
-func findDisk(ctx context.Context, serial string) (string, error) {
-	begun := time.Now()
-	for {
-		first := ""
-		for _, name := range blockDevices() {
-			got := serialOf(name)
-			if got == serial && serial != "" {
-				return name, nil
-			}
-			if first == "" && got != imageSerial {
-				first = name
-			}
-		}
-		if first != "" && time.Since(begun) > patience {
-			return first, nil
-		}
-		if time.Since(begun) > findWait {
-			return "", fmt.Errorf("the guest has no disk (it has: %s): its kernel may lack the driver", strings.Join(blockDevices(), " "))
-		}
-		select {
-		case <-ctx.Done():
-			return "", ctx.Err()
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
-func blockDevices() []string {
-	entries, err := os.ReadDir("/sys/block")
-	if err != nil {
-		return nil
-	}
-	var names []string
-next:
-	for _, e := range entries {
-		for _, prefix := range notDisks {
-			if strings.HasPrefix(e.Name(), prefix) {
-				continue next
-			}
-		}
-		names = append(names, e.Name())
-	}
-	return names
-}
-
-// imageSerial is the serial number of the disk with the guest image's root.
-const imageSerial = "vmdisk-image"
-
-// serialOf reads a disk's serial number where its bus has it: virtio, NVMe, or page
-// 0x80 of SCSI and ATA disks, which begins with four bytes of header.
-func serialOf(name string) string {
-	for _, file := range []string{"serial", "device/serial"} {
-		if text, err := os.ReadFile(filepath.Join("/sys/block", name, file)); err == nil {
-			return strings.TrimSpace(string(text))
-		}
-	}
-	if page, err := os.ReadFile(filepath.Join("/sys/block", name, "device/vpd_pg80")); err == nil && len(page) > 4 {
-		return strings.Trim(string(page[4:]), " \x00\n")
-	}
-	return ""
-}
-
-// setScheduler sets the I/O scheduler of a disk and returns the one in force.
-func setScheduler(name, want string) (string, error) {
-	file := filepath.Join("/sys/block", name, "queue/scheduler")
-	if want != "" && want != "default" {
-		if err := os.WriteFile(file, []byte(want), 0); err != nil {
-			return "", fmt.Errorf("scheduler %s of %s: %w; the guest's kernel may lack it", want, name, err)
-		}
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return "", nil // a device without a choice
-	}
-	_, rest, ok := strings.Cut(string(text), "[")
-	now, _, _ := strings.Cut(rest, "]")
-	if !ok {
-		return strings.TrimSpace(string(text)), nil
-	}
-	return now, nil
 }

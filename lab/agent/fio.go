@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,13 +27,11 @@ func (x *execution) fio(ctx context.Context) (_ *Result, err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	f := &fioRun{x: x, root: root, dir: dir}
+	defer func() { f.gate.close() }()
 	if err := f.prepare(); err != nil {
 		return nil, err
 	}
 	if err := f.layOut(ctx); err != nil {
-		return nil, err
-	}
-	if err := x.enter(ctx); err != nil {
 		return nil, err
 	}
 	return f.perform(ctx)
@@ -43,6 +42,7 @@ type fioRun struct {
 	x         *execution
 	root, dir string // dir lies in root
 	plan      *jobfile.Plan
+	gate      *fioGate // nil: fio is started when the agent's gate opens
 }
 
 // inside is a path as fio sees it.
@@ -67,11 +67,20 @@ func (f *fioRun) prepare() (err error) {
 	if err != nil {
 		return err
 	}
+	if f.gate, err = f.newGate(); err != nil {
+		return err
+	}
 	logs := []string{
 		"write_bw_log=" + f.inside("log"), "write_iops_log=" + f.inside("log"), fmt.Sprintf("log_avg_msec=%d", f.interval()),
 		"log_unix_epoch=1", "per_job_logs=1",
 	}
-	for name, more := range map[string][]string{"job.fio": logs, "layout.fio": {"create_only=1"}} {
+	run := func(phase int) []string {
+		if f.gate != nil && phase == 0 {
+			return append(slices.Clone(logs), "exec_prerun="+f.gate.command)
+		}
+		return logs
+	}
+	for name, more := range map[string]func(int) []string{"job.fio": run, "layout.fio": func(int) []string { return []string{"create_only=1"} }} {
 		text, err := rewrite(f.x.run.JobFile, f.plan, f.x.run.Options, disk, more)
 		if err != nil {
 			return err
@@ -143,6 +152,9 @@ func (f *fioRun) command(ctx context.Context, args ...string) ([]byte, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGINT
+	if f.root == "" {
+		cmd.Dir = f.dir // fio leaves files
+	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
@@ -152,25 +164,32 @@ func (f *fioRun) command(ctx context.Context, args ...string) ([]byte, error) {
 	return out.Bytes(), err
 }
 
+// outcome is what is left of a run of fio.
+type outcome struct {
+	printed []byte
+	err     error
+	endedNS int64
+}
+
 // perform runs the jobs and reads what fio wrote.
 func (f *fioRun) perform(ctx context.Context) (*Result, error) {
-	stop := f.watch()
-	printed, runErr := f.command(ctx, "--output-format=json+,normal", "--output="+f.inside("out"), "--eta=never", f.inside("job.fio"))
-	ended := Monotonic()
-	stop()
-	if exit := (*exec.ExitError)(nil); runErr != nil && !errors.As(runErr, &exit) && ctx.Err() == nil {
-		return nil, fmt.Errorf("fio: %w", runErr)
+	o, err := f.gated(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if exit := (*exec.ExitError)(nil); o.err != nil && !errors.As(o.err, &exit) && ctx.Err() == nil {
+		return nil, fmt.Errorf("fio: %w", o.err)
 	}
 	text, err := os.ReadFile(filepath.Join(f.dir, "out"))
 	if err != nil {
-		return nil, fmt.Errorf("fio left no result: %s", lastLine(printed))
+		return nil, fmt.Errorf("fio left no result: %s", lastLine(o.printed))
 	}
 	res, err := f.parse(text)
 	if err != nil {
-		return nil, fmt.Errorf("fio's result: %w: %s", err, lastLine(printed))
+		return nil, fmt.Errorf("fio's result: %w: %s", err, lastLine(o.printed))
 	}
-	f.x.before.since(res, f.x.disk.guest)
-	res.EndNS = ended
+	res.EndNS = o.endedNS
+	f.usage(res)
 	res.Notes = append(res.Notes, "by "+fioVersion(f.root)+": stalls are gaps in its logs, and latencies are of the whole run, not by interval")
 	for _, n := range f.plan.Notes {
 		res.Notes = append(res.Notes, n.Text)
@@ -178,17 +197,70 @@ func (f *fioRun) perform(ctx context.Context) (*Result, error) {
 	switch {
 	case ctx.Err() != nil:
 		res.Err = stopped
-	case runErr != nil:
-		res.Err = fmt.Sprintf("fio: %v: %s", runErr, lastLine(printed))
+	case o.err != nil:
+		res.Err = fmt.Sprintf("fio: %v: %s", o.err, lastLine(o.printed))
 	}
 	return res, nil
+}
+
+// usage fills in the CPU time. That of fio's jobs is in its report; the kernel's count
+// has what fio took to start as well.
+func (f *fioRun) usage(res *Result) {
+	user, system := res.UserNS, res.SystemNS
+	f.x.before.since(res, f.x.disk.guest)
+	res.UserNS, res.SystemNS = user, system
+	if span := res.EndNS - res.StartNS; !f.x.disk.guest && span > 0 {
+		res.CPUBusy = float64(user+system) / float64(span)
+	}
+}
+
+// gated runs fio such that its first I/O comes when the gate opens.
+func (f *fioRun) gated(ctx context.Context) (o outcome, err error) {
+	if f.gate == nil {
+		if err := f.x.enter(ctx); err != nil {
+			return o, err
+		}
+		stop := f.watch()
+		defer stop()
+		return f.start(ctx), nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer close(ended)
+		o = f.start(ctx)
+	})
+	err = f.gate.ready(ctx, ended)
+	if err == nil {
+		err = f.x.enter(ctx)
+	}
+	if err != nil {
+		cancel()
+	}
+	f.gate.open() // also to let the jobs see that they are to end
+	if err == nil {
+		stop := f.watch()
+		defer stop()
+	}
+	wg.Wait()
+	if errors.Is(err, errEnded) {
+		return o, fmt.Errorf("fio: %w: %s", o.err, lastLine(o.printed))
+	}
+	return o, err
+}
+
+func (f *fioRun) start(ctx context.Context) outcome {
+	printed, err := f.command(ctx, "--output-format=json+,normal", "--output="+f.inside("out"), "--eta=never", f.inside("job.fio"))
+	return outcome{printed: printed, err: err, endedNS: Monotonic()}
 }
 
 // watch tells each second how far the run is, until the function it returns is
 // called: by time, since fio tells of its jobs only at their end.
 func (f *fioRun) watch() (stop func()) {
 	planned := f.planned()
-	last, known := readDeviceStat(f.x.disk.prepared.Device)
+	last, known := theSys.stat(f.x.disk.prepared.Device)
 	quit := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -205,7 +277,7 @@ func (f *fioRun) watch() (stop func()) {
 			if planned > 0 {
 				p.Share = min(1, float64(time.Since(begun))/float64(planned))
 			}
-			if now, ok := readDeviceStat(f.x.disk.prepared.Device); ok && known {
+			if now, ok := theSys.stat(f.x.disk.prepared.Device); ok && known {
 				p.IOPS, p.BW = now.since(last)
 				last = now
 			}
@@ -232,37 +304,4 @@ func (f *fioRun) planned() time.Duration {
 		phase = max(phase, j.StartDelay[1]+j.RampTime+j.Runtime)
 	}
 	return sum + phase
-}
-
-// deviceStat are a device's counters of finished I/O.
-type deviceStat struct {
-	at      time.Time
-	ios     uint64
-	sectors uint64
-}
-
-func readDeviceStat(name string) (deviceStat, bool) {
-	if name == "" {
-		return deviceStat{}, false
-	}
-	text, err := os.ReadFile(filepath.Join("/sys/block", name, "stat"))
-	if err != nil {
-		return deviceStat{}, false
-	}
-	// Of reads and writes: I/Os, merged, sectors, milliseconds.
-	var n [8]uint64
-	for i, field := range strings.Fields(string(text)) {
-		if i < len(n) {
-			n[i] = parseCount(field)
-		}
-	}
-	return deviceStat{at: time.Now(), ios: n[0] + n[4], sectors: n[2] + n[6]}, true
-}
-
-func (d deviceStat) since(old deviceStat) (iops, bw float64) {
-	span := d.at.Sub(old.at).Seconds()
-	if span <= 0 || d.ios < old.ios || d.sectors < old.sectors {
-		return 0, 0
-	}
-	return float64(d.ios-old.ios) / span, float64(d.sectors-old.sectors) * 512 / span
 }

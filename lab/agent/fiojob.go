@@ -19,12 +19,13 @@ var logOptions = []string{
 // section, where fio lets it win, and its other values are left out, global ones too:
 // file names would add up. fio gets the values as the built-in engine reads them:
 // without the blank that makes 4 bytes of "bs = 4k", and rw=randw in full.
-func rewrite(text string, plan *jobfile.Plan, options, disk, logs []string) (string, error) {
+// more are options that go into the sections of a phase, 0 being the first.
+func rewrite(text string, plan *jobfile.Plan, options, disk []string, more func(phase int) []string) (string, error) {
 	var p jobfile.Parser
 	if err := p.Bytes("job file", []byte(text)); err != nil {
 		return "", err
 	}
-	drop := append([]string{"filename", "directory"}, logOptions...)
+	drop := append([]string{"filename", "directory", "rw"}, logOptions...)
 	var win []string
 	for _, o := range options {
 		name, _, _ := strings.Cut(o, "=")
@@ -35,7 +36,7 @@ func rewrite(text string, plan *jobfile.Plan, options, disk, logs []string) (str
 			win = append(win, o)
 		}
 	}
-	win = slices.Concat(win, disk, logs)
+	win = slices.Concat(win, disk)
 	for _, o := range win {
 		name, _, _ := strings.Cut(o, "=")
 		drop = append(drop, canonical(name))
@@ -51,10 +52,11 @@ func rewrite(text string, plan *jobfile.Plan, options, disk, logs []string) (str
 		if s.Global {
 			continue
 		}
-		if j := ofSection(plan, s); j != nil {
-			fmt.Fprintln(&out, "rw="+fioMode(j.Mode))
+		j := ofSection(plan, s)
+		if j == nil {
+			return "", fmt.Errorf("%s: section [%s] has no job", s.Pos, s.Name) // Resolve makes one of each
 		}
-		for _, o := range win {
+		for _, o := range slices.Concat([]string{"rw=" + fioMode(j.Mode)}, win, more(j.Phase)) {
 			fmt.Fprintln(&out, o)
 		}
 	}

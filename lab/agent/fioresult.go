@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -29,9 +28,13 @@ type fioJob struct {
 	Name  string `json:"jobname"`
 	Group int    `json:"groupid"`
 	Error int    `json:"error"`
-	Read  fioDir `json:"read"`
-	Write fioDir `json:"write"`
-	Trim  fioDir `json:"trim"`
+	// User and System are percent of Elapsed, which adds up over jobs.
+	User    float64 `json:"usr_cpu"`
+	System  float64 `json:"sys_cpu"`
+	Elapsed float64 `json:"job_runtime"` // ms
+	Read    fioDir  `json:"read"`
+	Write   fioDir  `json:"write"`
+	Trim    fioDir  `json:"trim"`
 }
 
 type fioDir struct {
@@ -64,17 +67,20 @@ func (f *fioRun) parse(text []byte) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	res.StartNS = f.start(logs)
+	res.StartNS = f.firstIO(logs)
 	for i, j := range out.Jobs {
 		r := JobResult{Name: j.Name, Group: j.Group, Jobs: len(entries[i])}
 		if j.Error != 0 {
 			r.Err = fmt.Sprintf("fio reports error %d", j.Error)
 		}
+		res.UserNS += int64(j.User / 100 * j.Elapsed * 1e6)
+		res.SystemNS += int64(j.System / 100 * j.Elapsed * 1e6)
 		for d, dir := range [jobfile.Dirs]fioDir{j.Read, j.Write, j.Trim} {
 			r.Dirs[d] = dir.convert()
 		}
 		r.Points = f.points(entries[i], logs, res.StartNS)
 		r.Stalls = gaps(r.Points)
+		r.settle()
 		res.Jobs = append(res.Jobs, r)
 	}
 	return res, nil
@@ -162,10 +168,10 @@ func parseLogLine(line string) (l logLine, ok bool) {
 	return logLine{ms, float64(parseCount(fields[1])), int(dir)}, err == nil && dir < jobfile.Dirs
 }
 
-// start is when the first job began, on the monotonic clock: one interval (and the
+// firstIO is when the first job began, on the monotonic clock: one interval (and the
 // ramp, of which nothing is logged) before the end of the first that was logged. fio
 // itself takes a tenth of a second to start, in an emulated guest more than one.
-func (f *fioRun) start(logs fioLogs) int64 {
+func (f *fioRun) firstIO(logs fioLogs) int64 {
 	began := f.x.began.Load()
 	first := int64(math.MaxInt64)
 	for _, j := range f.plan.Jobs {
@@ -184,37 +190,96 @@ func (f *fioRun) start(logs fioLogs) int64 {
 // unixOffset is the time of day minus the monotonic clock.
 func unixOffset() int64 { return time.Now().UnixNano() - Monotonic() }
 
-// points adds the logs of the jobs up, interval by interval. The last line of a log
-// may be of a shorter interval; that it counts as a whole one is fio's own error.
+// amount is how much of what a line of a log stands for.
+type amount struct {
+	atNS int64 // of the time of day
+	kind int   // 0: bytes, 1: I/Os
+	dir  int
+	n    float64
+}
+
+// amounts of a log. A line is of the time since the one before; where none is near,
+// nothing was done in between, and it is of one interval.
+func amounts(lines []logLine, kind int, step int64) []amount {
+	var all []amount
+	var last [jobfile.Dirs]int64
+	for _, l := range lines {
+		at := l.unixMS * 1e6
+		span := at - last[l.dir]
+		if span > 2*step {
+			span = step
+		}
+		last[l.dir] = at
+		n := l.value * float64(span) / 1e9
+		if kind == 0 {
+			n *= 1024
+		}
+		all = append(all, amount{at, kind, l.dir, n})
+	}
+	return all
+}
+
+// points adds the logs of the jobs of an entry up: lines within half an interval are
+// of the same one, since fio looks after all jobs in turn.
 func (f *fioRun) points(jobs reported, logs fioLogs, start int64) []Point {
 	step := f.interval() * 1e6
-	origin := start + unixOffset()
-	at := map[int64]*Point{}
+	var list []amount
 	for _, j := range jobs {
 		for kind, lines := range logs[j.Number] {
-			for _, l := range lines {
-				end := (l.unixMS*1e6 - origin + step/2) / step * step // clones are some ms apart
-				p := at[end]
-				if p == nil {
-					p = &Point{AtNS: end, TookNS: step}
-					at[end] = p
-				}
-				amount := l.value * float64(step) / 1e9
-				if kind == 0 {
-					p.Bytes[l.dir] += uint64(math.Round(amount * 1024))
-				} else {
-					p.IOs[l.dir] += uint64(math.Round(amount))
-				}
-			}
+			list = append(list, amounts(lines, kind, step)...)
 		}
 	}
-	all := make([]Point, 0, len(at))
-	for _, end := range slices.Sorted(maps.Keys(at)) {
-		if end > 0 {
-			all = append(all, *at[end])
+	slices.SortFunc(list, func(a, b amount) int { return cmp.Compare(a.atNS, b.atNS) })
+	origin := start + unixOffset()
+	var all []Point
+	began := int64(0)
+	for _, a := range list {
+		at := max(a.atNS-origin, 0)
+		if len(all) == 0 || at-began > step/2 {
+			took := step
+			if n := len(all); n > 0 && at-all[n-1].AtNS <= 2*step {
+				took = at - all[n-1].AtNS
+			}
+			all = append(all, Point{TookNS: took})
+			began = at
+		}
+		p := &all[len(all)-1]
+		p.TookNS += at - max(p.AtNS, began)
+		p.AtNS = at
+		if a.kind == 0 {
+			p.Bytes[a.dir] += uint64(math.Round(a.n))
+		} else {
+			p.IOs[a.dir] += uint64(math.Round(a.n))
 		}
 	}
 	return all
+}
+
+// settle makes the points add up to what the job did: fio logs no last interval that
+// is shorter than the others.
+func (r *JobResult) settle() {
+	var sum Point
+	for _, p := range r.Points {
+		sum = sum.plus(p)
+	}
+	for d, dir := range r.Dirs {
+		if sum.IOs[d] == 0 && sum.Bytes[d] == 0 && dir.IOs > 0 {
+			p := Point{AtNS: dir.RuntimeNS, TookNS: dir.RuntimeNS}
+			p.IOs[d], p.Bytes[d] = dir.IOs, dir.Bytes
+			r.Points = append(r.Points, p)
+			continue
+		}
+		for i := range r.Points {
+			scale(&r.Points[i].IOs[d], dir.IOs, sum.IOs[d])
+			scale(&r.Points[i].Bytes[d], dir.Bytes, sum.Bytes[d])
+		}
+	}
+}
+
+func scale(n *uint64, to, from uint64) {
+	if from > 0 {
+		*n = uint64(math.Round(float64(*n) * float64(to) / float64(from)))
+	}
 }
 
 // stallGap is the shortest gap in fio's logs that counts as a stall.

@@ -21,6 +21,8 @@ type HostClient struct {
 	log    *os.File
 	exited chan struct{}
 	wg     sync.WaitGroup
+	once   sync.Once
+	closed error
 }
 
 // maxSocket is the longest path of a unix socket, unix(7), less the zero.
@@ -115,8 +117,13 @@ func (h *HostClient) PID() int { return h.cmd.Process.Pid }
 // Exited is closed when the process has ended.
 func (h *HostClient) Exited() <-chan struct{} { return h.exited }
 
-// Close ends the channel and the process.
+// Close ends the channel and the process. It may be called again.
 func (h *HostClient) Close() error {
+	h.once.Do(func() { h.closed = h.close() })
+	return h.closed
+}
+
+func (h *HostClient) close() error {
 	var err error
 	if h.conn != nil {
 		err = h.conn.Close()

@@ -68,11 +68,11 @@ func openImage(ctx context.Context, own string) (*imageRoot, error) {
 
 // findImage tries every partition; tried says what is wrong with each.
 func findImage(own string) (_ *imageRoot, tried []string) {
-	for _, name := range blockDevices() {
+	for _, name := range theSys.disks() {
 		if name == own {
 			continue
 		}
-		for _, part := range partitions(name) {
+		for _, part := range theSys.partitions(name) {
 			r, err := mountImage("/dev/" + part)
 			if err == nil {
 				return r, nil
@@ -81,16 +81,6 @@ func findImage(own string) (_ *imageRoot, tried []string) {
 		}
 	}
 	return nil, tried
-}
-
-// partitions of a disk, and the disk itself.
-func partitions(name string) []string {
-	dirs, _ := filepath.Glob(filepath.Join("/sys/block", name, name+"*"))
-	var all []string
-	for _, d := range dirs {
-		all = append(all, filepath.Base(d))
-	}
-	return append(all, name)
 }
 
 // imageKinds are the file systems that a root may be, and the option that mounts one
