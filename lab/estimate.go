@@ -27,7 +27,7 @@ func (m *matrix) estimate(c spec.Cell) time.Duration {
 	if load == 0 {
 		load = unknownRun // it ends by size, and nobody knows the rate
 	}
-	nodes := time.Duration(c.Nodes)
+	each := func(d time.Duration) time.Duration { return time.Duration(c.Nodes * int(d)) }
 	written := int64(c.Nodes) * m.spec.Disk.Data
 	total := load + hostStart
 	switch w := m.spec.Workload(c.Workload); w.Precondition {
@@ -42,9 +42,9 @@ func (m *matrix) estimate(c spec.Cell) time.Duration {
 	}
 	if c.Client == spec.ClientGuest {
 		if m.accel == "tcg" {
-			total += emulated + nodes*emulatedToo
+			total += emulated + each(emulatedToo)
 		} else {
-			total += guestStart + nodes*hostStart
+			total += guestStart + each(hostStart)
 		}
 	}
 	return total + time.Duration(float64(written)/copyRate*float64(time.Second))

@@ -5,7 +5,6 @@ import (
 	"math"
 
 	"github.com/vmdisk/vmdisk/bench/hist"
-	"github.com/vmdisk/vmdisk/bench/jobfile"
 	"github.com/vmdisk/vmdisk/lab/agent"
 	"github.com/vmdisk/vmdisk/lab/outcome"
 )
@@ -178,6 +177,3 @@ func mergeBins(h *hist.Histogram, bins []hist.Bin) {
 	}
 	merge(h, agent.Latency{N: n, Min: bins[0].Value, Max: bins[len(bins)-1].Value, Mean: mean, Stddev: stddev, Bins: bins})
 }
-
-// Directions of outcome.Node.Window are those of job files.
-var _ = [jobfile.Dirs]outcome.Figures(outcome.Node{}.Window)
