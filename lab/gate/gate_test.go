@@ -67,7 +67,8 @@ func TestEndsEarlier(t *testing.T) {
 	a, b := r.Nodes[0], r.Nodes[1]
 	took := a.Result.EndNS - a.Result.StartNS
 	t.Logf("a took %v, b %v, window %v", time.Duration(took), time.Duration(b.Result.EndNS-b.Result.StartNS), time.Duration(r.WindowNS))
-	if r.Discarded != "" || r.WindowNS > took || r.WindowNS < took-int64(generous) {
+	const clocks = int64(50 * time.Millisecond) // what their measurement may be off
+	if r.Discarded != "" || r.WindowNS > took+clocks || r.WindowNS < took-int64(generous) {
 		t.Errorf("discarded %q; a ran for %d, the window is %d", r.Discarded, took, r.WindowNS)
 	}
 	if a.Result.Jobs[0].Dirs[write].IOs != 64 || b.Result.Jobs[0].Dirs[write].IOs != 192 {
@@ -248,9 +249,16 @@ func TestFrozen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		silent := r.Nodes[1].Silent
-		if len(silent) != 1 || silent[0].TookNS < int64(while) || silent[0].TookNS > int64(while+5*time.Second) || len(r.Nodes[0].Silent) != 0 {
-			t.Errorf("silences: a %v, b %v", r.Nodes[0].Silent, silent)
+		long := func(all []agent.Stall) (n int) { // a busy host makes short ones
+			for _, s := range all {
+				if s.TookNS >= int64(while) {
+					n++
+				}
+			}
+			return n
+		}
+		if long(r.Nodes[0].Silent) != 0 || long(r.Nodes[1].Silent) != 1 {
+			t.Errorf("silences: a %v, b %v", r.Nodes[0].Silent, r.Nodes[1].Silent)
 		}
 	})
 }
