@@ -165,6 +165,9 @@ func (s *sampler) sample(now int64) {
 	s.run.mu.Lock()
 	for _, j := range s.jobs {
 		m := j.w.mark(now)
+		if m.began > now {
+			continue // the job began after this tick's time was taken: the next one counts it
+		}
 		if points {
 			j.addPoint(m)
 		}
