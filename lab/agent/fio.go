@@ -73,6 +73,8 @@ func (f *fioRun) prepare() (err error) {
 	logs := []string{
 		"write_bw_log=" + f.inside("log"), "write_iops_log=" + f.inside("log"), fmt.Sprintf("log_avg_msec=%d", f.interval()),
 		"log_unix_epoch=1", "per_job_logs=1",
+		// As processes jobs make sessions of their own, and outlive fio if it is killed.
+		"thread=1",
 	}
 	run := func(phase int) []string {
 		if f.gate != nil && phase == 0 {
@@ -138,7 +140,7 @@ func lastLine(out []byte) string {
 }
 
 // command runs fio and returns what it printed. When ctx ends fio ends its jobs in
-// order and reports what they did; so it does when this process dies, since nobody
+// order and reports what they did. When this process dies it dies too, since nobody
 // else would end it.
 func (f *fioRun) command(ctx context.Context, args ...string) ([]byte, error) {
 	cmd, err := fioCommand(ctx, f.root, args...)
@@ -151,7 +153,7 @@ func (f *fioRun) command(ctx context.Context, args ...string) ([]byte, error) {
 	// The signal comes when the thread that forked ends, not the process.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	cmd.SysProcAttr.Pdeathsig = syscall.SIGINT
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	if f.root == "" {
 		cmd.Dir = f.dir // fio leaves files
 	}

@@ -243,18 +243,18 @@ func TestFioFails(t *testing.T) {
 func TestGaps(t *testing.T) {
 	t.Parallel()
 	f := &fioRun{x: &execution{run: Run{IntervalMS: 500}}}
-	origin := unixOffset() / 1e6
+	const origin = 1_800_000_000_000
 	var lines [2][]logLine
 	for _, ms := range []int64{500, 1000, 1700, 2200, 5200, 5700} {
 		lines[0] = append(lines[0], logLine{origin + ms, 4000, 0})
 		lines[1] = append(lines[1], logLine{origin + ms, 1000, 0})
 	}
-	points := f.points(reported{{Number: 3}}, fioLogs{3: lines}, 0)
+	points := f.points(reported{{Number: 3}}, fioLogs{3: lines}, origin*1e6)
 	if len(points) != 6 || points[2].IOs[0] != 700 || points[4].IOs[0] != 500 || points[2].Bytes[0] != 2800<<10 {
 		t.Fatalf("%+v", points)
 	}
 	stalls := gaps(points)
-	if len(stalls) != 1 || stalls[0].TookNS != 2500e6 || stalls[0].AtNS/1e6 < 2199 || stalls[0].AtNS/1e6 > 2201 {
+	if len(stalls) != 1 || stalls[0].TookNS != 2500e6 || stalls[0].AtNS != 2200e6 {
 		t.Errorf("%+v", stalls)
 	}
 	j := JobResult{Points: points}

@@ -67,7 +67,8 @@ func (f *fioRun) parse(text []byte) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	res.StartNS = f.firstIO(logs)
+	offset := unixOffset()
+	res.StartNS = f.firstIO(logs, offset)
 	for i, j := range out.Jobs {
 		r := JobResult{Name: j.Name, Group: j.Group, Jobs: len(entries[i])}
 		if j.Error != 0 {
@@ -78,7 +79,7 @@ func (f *fioRun) parse(text []byte) (*Result, error) {
 		for d, dir := range [jobfile.Dirs]fioDir{j.Read, j.Write, j.Trim} {
 			r.Dirs[d] = dir.convert()
 		}
-		r.Points = f.points(entries[i], logs, res.StartNS)
+		r.Points = f.points(entries[i], logs, res.StartNS+offset)
 		r.Stalls = gaps(r.Points)
 		r.settle()
 		res.Jobs = append(res.Jobs, r)
@@ -171,7 +172,7 @@ func parseLogLine(line string) (l logLine, ok bool) {
 // firstIO is when the first job began, on the monotonic clock: one interval (and the
 // ramp, of which nothing is logged) before the end of the first that was logged. fio
 // itself takes a tenth of a second to start, in an emulated guest more than one.
-func (f *fioRun) firstIO(logs fioLogs) int64 {
+func (f *fioRun) firstIO(logs fioLogs, unixOffset int64) int64 {
 	began := f.x.began.Load()
 	first := int64(math.MaxInt64)
 	for _, j := range f.plan.Jobs {
@@ -184,11 +185,22 @@ func (f *fioRun) firstIO(logs fioLogs) int64 {
 	if first == math.MaxInt64 {
 		return began
 	}
-	return max(began, first-f.interval()*1e6-unixOffset())
+	return max(began, first-f.interval()*1e6-unixOffset)
 }
 
-// unixOffset is the time of day minus the monotonic clock.
-func unixOffset() int64 { return time.Now().UnixNano() - Monotonic() }
+// unixOffset is the time of day minus the monotonic clock. The reading that was
+// disturbed least counts.
+func unixOffset() int64 {
+	offset, width := int64(0), int64(math.MaxInt64)
+	for range 5 {
+		before := Monotonic()
+		now := time.Now().UnixNano()
+		if took := Monotonic() - before; took < width {
+			offset, width = now-before-took/2, took
+		}
+	}
+	return offset
+}
 
 // amount is how much of what a line of a log stands for.
 type amount struct {
@@ -220,8 +232,9 @@ func amounts(lines []logLine, kind int, step int64) []amount {
 }
 
 // points adds the logs of the jobs of an entry up: lines within half an interval are
-// of the same one, since fio looks after all jobs in turn.
-func (f *fioRun) points(jobs reported, logs fioLogs, start int64) []Point {
+// of the same one, since fio looks after all jobs in turn. origin is the time of day
+// that they are since.
+func (f *fioRun) points(jobs reported, logs fioLogs, origin int64) []Point {
 	step := f.interval() * 1e6
 	var list []amount
 	for _, j := range jobs {
@@ -230,7 +243,6 @@ func (f *fioRun) points(jobs reported, logs fioLogs, start int64) []Point {
 		}
 	}
 	slices.SortFunc(list, func(a, b amount) int { return cmp.Compare(a.atNS, b.atNS) })
-	origin := start + unixOffset()
 	var all []Point
 	began := int64(0)
 	for _, a := range list {

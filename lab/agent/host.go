@@ -32,8 +32,8 @@ const maxSocket = 107
 const connectTime = 30 * time.Second
 
 // StartHost starts `vmdisk lab agent`, with vmdisk the path of the program, and
-// waits until it has connected. Its socket and messages lie in dir. It dies with
-// this process.
+// waits until it has connected. Its socket, messages and temporary files lie in dir,
+// which is the caller's to remove. It dies with this process.
 func StartHost(ctx context.Context, vmdisk, dir, name string) (_ *HostClient, err error) {
 	socket := filepath.Join(dir, "agent.sock")
 	if len(socket) > maxSocket {
@@ -51,6 +51,7 @@ func StartHost(ctx context.Context, vmdisk, dir, name string) (_ *HostClient, er
 	// Not CommandContext: the node is stopped in order, over its channel.
 	h.cmd = exec.Command(vmdisk, "lab", "agent", "--socket", socket)
 	h.cmd.Stdout, h.cmd.Stderr = h.log, h.log
+	h.cmd.Env = append(os.Environ(), "TMPDIR="+dir)
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := h.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("client %s: %w", name, err), h.log.Close())
