@@ -22,6 +22,7 @@ type engine struct {
 	journal  *journal
 	done     atomic.Int64 // bytes dealt with
 	sending  sending
+	flusher  flusher
 	batching bool // small tasks are done many at a time
 	// queueReads and queueWrites: through queues, as the disk is no local file.
 	queueReads, queueWrites bool
@@ -106,13 +107,14 @@ func (e *engine) copy() error {
 	if err := e.prepareZero(); err != nil {
 		return err
 	}
-	stopCheckpoints := e.startCheckpoints()
+	stopCheckpoints, stopFlusher := e.startCheckpoints(), e.startFlusher()
 	var wg sync.WaitGroup
 	for _, w := range e.workers {
 		wg.Go(w.run)
 	}
 	wg.Wait()
 	stopCheckpoints()
+	stopFlusher()
 	if e.firstErr == nil && e.frontier() < e.size {
 		e.firstErr = e.ctx.Err()
 	}

@@ -125,6 +125,7 @@ func (w *worker) write(p []byte, off int64) error {
 func (w *worker) wrote(off, n int64) {
 	w.counts.Write.add(n)
 	w.e.journal.wrote(off, n)
+	w.e.flusher.wrote(n)
 }
 
 func (w *worker) zero(off, n int64) error {

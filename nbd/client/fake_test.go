@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	fakeSize = 8 << 20
+	fakeSize  = 8 << 20
 	fakeFlags = nbd.FlagHasFlags | nbd.FlagSendFlush | nbd.FlagSendFUA | nbd.FlagSendTrim | nbd.FlagSendWriteZeroes | nbd.FlagSendDF | nbd.FlagSendFastZero | nbd.FlagSendCache
 	contextID = 7
 )
