@@ -18,7 +18,7 @@ func (u URL) openNBD(ctx context.Context, o Options) (*disk.Disk, error) {
 	}
 	cfg.Connections = o.Connections
 	d, err := nbd.Open(ctx, nbd.Config{
-		Client: cfg, Name: u.String(), ReadOnly: o.ReadOnly,
+		Client: cfg, Name: u.String(), ReadOnly: o.ReadOnly, Maps: o.Maps,
 		Reconnect: nbd.Reconnect{Disabled: o.Reconnect < 0, Limit: max(o.Reconnect, 0)},
 		NoReplay:  o.NoReplay || o.Reconnect < 0,
 	})

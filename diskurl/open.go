@@ -45,6 +45,9 @@ type Options struct {
 	// NoReplay keeps no copy of what was written to an NBD server since the last
 	// flush: cheaper, but a lost connection then fails the next flush.
 	NoReplay bool
+	// Maps are wanted from an NBD server besides disk.Allocation; those that it
+	// lacks are left out. Each makes every map query slower.
+	Maps []disk.MapName
 	// Connections bounds the connections to a server; 0 is its default.
 	Connections int
 	// NoUnixSocket keeps a transfer on the network though the daemon runs here.

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,32 +14,10 @@ import (
 	"github.com/vmdisk/vmdisk/diskurl"
 )
 
-// segment is a run of the disk of one kind.
-type segment struct {
-	Offset  int64 `json:"offset"`
-	Length  int64 `json:"length"`
-	Zero    bool  `json:"zero"`
-	Hole    bool  `json:"hole"`
-	Backing bool  `json:"backing"`
-}
-
-func (s *segment) kind() string {
-	switch {
-	case s.Backing:
-		return "backing"
-	case s.Hole && s.Zero:
-		return "hole"
-	case s.Hole:
-		return "unallocated"
-	case s.Zero:
-		return "zero"
-	}
-	return "data"
-}
-
 func newMap() *cobra.Command {
 	var d diskFlags
 	var summary, asJSON bool
+	name := mapFlag(disk.Allocation)
 	c := &cobra.Command{
 		Use:   "map DISK",
 		Short: "Show which parts of a disk hold data, zeros and holes",
@@ -49,95 +26,50 @@ func newMap() *cobra.Command {
 data: must be read; zero: reads as zeros, allocated; hole: reads as zeros, takes no space;
 unallocated: takes no space, content unknown; backing: comes from the backing file.
 A disk that cannot tell is data throughout. --summary counts runs that must be read
-(data) and runs that read as zeros.`,
+(data) and runs that read as zeros.
+
+--map shows another map: dirty:NAME, a dirty bitmap (dirty, clean), or depth, the depth in the
+backing chain that data comes from (1 is the image itself, 0 nowhere). NBD servers have them
+by other names, which are taken, too: base:allocation, qemu:dirty-bitmap:NAME, qemu:allocation-depth.`,
 		Args: args(1, 1, "one DISK"),
 		RunE: func(c *cobra.Command, a []string) error {
-			dk, err := diskurl.Open(c.Context(), a[0], d.opening(true))
+			if summary && name != mapFlag(disk.Allocation) {
+				return usagef("--summary is of the allocation map, not of %s", &name)
+			}
+			o := d.opening(true)
+			o.Maps = name.wanted()
+			dk, err := diskurl.Open(c.Context(), a[0], o)
 			if err != nil {
 				return err
 			}
 			out := bufio.NewWriter(c.OutOrStdout())
-			show := mapText
-			switch {
-			case summary && asJSON:
-				show = mapSummaryJSON
-			case summary:
-				show = mapSummaryText
-			case asJSON:
-				show = mapJSON
+			show := mapPrinter(name.view(), summary, asJSON)
+			if err = name.check(dk); err == nil {
+				err = show(c.Context(), out, dk)
 			}
-			return errors.Join(show(c.Context(), out, dk), out.Flush(), dk.Close())
+			return errors.Join(err, out.Flush(), dk.Close())
 		},
 	}
 	d.register(c)
 	c.Flags().BoolVar(&summary, "summary", false, "count the segments and their sizes")
 	c.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
+	c.Flags().Var(&name, "map", "the map to show: allocation, dirty:NAME or depth")
 	return c
 }
 
-// walk calls f with each segment of the disk, neighbours of one kind joined.
-func walk(ctx context.Context, d *disk.Disk, f func(segment) error) error {
-	var run segment
-	batch := make([]disk.Extent, 0, 1024)
-	size := d.Size()
-	for off := int64(0); off < size; {
-		extents, err := d.Extents(ctx, disk.Allocation, off, size-off, batch[:0])
-		if err != nil {
-			return err
-		}
-		for _, e := range extents {
-			next := segment{
-				Offset: off, Length: min(e.Len, size-off),
-				Zero: e.Flags&disk.ExtentZero != 0, Hole: e.Flags&disk.ExtentHole != 0, Backing: e.Flags&disk.ExtentBacking != 0,
-			}
-			off += next.Length
-			if run.Length > 0 && run.kind() == next.kind() {
-				run.Length += next.Length
-				continue
-			}
-			if run.Length > 0 {
-				if err := f(run); err != nil {
-					return err
-				}
-			}
-			run = next
-		}
-	}
-	if run.Length == 0 {
-		return nil
-	}
-	return f(run)
-}
+type mapShow func(ctx context.Context, w io.Writer, d *disk.Disk) error
 
-func mapText(ctx context.Context, w io.Writer, d *disk.Disk) error {
-	if _, err := fmt.Fprintf(w, "%20s %20s  type\n", "offset", "length"); err != nil {
-		return err
+// mapPrinter chooses the form.
+func mapPrinter(v view, summary, asJSON bool) mapShow {
+	switch {
+	case summary && asJSON:
+		return mapSummaryJSON
+	case summary:
+		return mapSummaryText
+	case asJSON:
+		return v.json
 	}
-	return walk(ctx, d, func(s segment) error {
-		_, err := fmt.Fprintf(w, "%20d %20d  %s\n", s.Offset, s.Length, s.kind())
-		return err
-	})
-}
-
-// mapJSON prints an array, a line per segment, as it goes.
-func mapJSON(ctx context.Context, w io.Writer, d *disk.Disk) error {
-	sep := "[\n  "
-	if err := walk(ctx, d, func(s segment) error {
-		line, err := json.Marshal(s)
-		if err == nil {
-			_, err = fmt.Fprintf(w, "%s%s", sep, line)
-		}
-		sep = ",\n  "
-		return err
-	}); err != nil {
-		return err
-	}
-	end := "\n]\n"
-	if sep == "[\n  " {
-		end = "[]\n"
-	}
-	_, err := io.WriteString(w, end)
-	return err
+	return v.text
 }
 
 // segments counts the runs of one kind.
@@ -170,18 +102,19 @@ func summarize(ctx context.Context, d *disk.Disk) (mapSummary, error) {
 	var run segment
 	add := func() {
 		switch {
-		case run.Length == 0:
+		case run.length == 0:
 			return
-		case run.Zero:
-			sum.Zero.add(run.Length)
+		case run.zero():
+			sum.Zero.add(run.length)
 		default:
-			sum.Data.add(run.Length)
+			sum.Data.add(run.length)
 		}
 		sum.Total++
 	}
-	err := walk(ctx, d, func(s segment) error {
-		if run.Length > 0 && run.Zero == s.Zero {
-			run.Length += s.Length
+	v := mapFlag(disk.Allocation).view()
+	err := v.walk(ctx, d, func(s segment) error {
+		if run.length > 0 && run.zero() == s.zero() {
+			run.length += s.length
 			return nil
 		}
 		add()

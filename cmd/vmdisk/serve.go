@@ -34,6 +34,7 @@ type serveFlags struct {
 	cache     *choice
 	aio       *choice
 	nbd       []string
+	maps      mapsFlag
 	tls       *choice
 	cert, key string
 	clientCA  string
@@ -67,6 +68,7 @@ Filters (--filter NAME[:KEY=VALUE,...], the first is outermost):
 	fl := c.Flags()
 	fl.StringArrayVar(&f.nbd, "nbd", nil, "listen on unix:PATH or HOST:PORT; repeatable")
 	fl.BoolVarP(&f.options.ReadOnly, "read-only", "r", false, "let nobody write")
+	fl.Var(&f.maps, "map", "pass on a map of the disks besides allocation: dirty:NAME or depth; repeatable")
 	fl.StringVarP(&f.options.Format, "format", "f", "", "format of local files: raw")
 	fl.StringArrayVar(&f.options.Filters, "filter", nil, "put a filter over every disk; repeatable")
 	fl.BoolVarP(&f.options.ForceShare, "force-share", "U", false, "serve local disks although others use them")
@@ -201,7 +203,7 @@ func (f *serveFlags) until(ctx context.Context, srv *server.Server, listeners []
 
 func (f *serveFlags) open(ctx context.Context, arg []string) ([]server.Export, error) {
 	o := f.options
-	o.Cache, o.AIO = f.cache.value, f.aio.value
+	o.Cache, o.AIO, o.Maps = f.cache.value, f.aio.value, f.maps
 	var exports []server.Export
 	for _, a := range arg {
 		name, rawURL, err := exportArg(a, len(arg) == 1)
@@ -213,6 +215,9 @@ func (f *serveFlags) open(ctx context.Context, arg []string) ([]server.Export, e
 			return exports, err
 		}
 		exports = append(exports, server.Export{Name: name, Disk: d, ReadOnly: o.ReadOnly})
+		if err := f.maps.check(d); err != nil {
+			return exports, err
+		}
 	}
 	return exports, nil
 }
