@@ -234,7 +234,7 @@ func TestImageioVirtV2VScripts(t *testing.T) {
 func (v *v2v) createVM(t *testing.T, disk string) {
 	t.Helper()
 	ovf := filepath.Join(v.dir, "ovf")
-	text := fmt.Sprintf(`<Envelope><Section><Disk diskId="%s"/></Section><Content><Name>guest</Name></Content></Envelope>`, disk)
+	text := fmt.Sprintf(`<Envelope><DiskSection><Disk diskId="%s"/></DiskSection><VirtualSystem><Name>guest</Name></VirtualSystem></Envelope>`, disk)
 	if err := os.WriteFile(ovf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

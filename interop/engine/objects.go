@@ -139,17 +139,18 @@ func (e *Engine) addVM(r *http.Request) (any, error) {
 		return nil, faultf(http.StatusBadRequest, "a machine needs the cluster %s and an OVF of type ova, not %q", clusterID, v.Type)
 	}
 	var ovf struct {
-		Name  string `xml:"Content>Name"`
+		Name  string `xml:"VirtualSystem>Name"`
 		Disks []struct {
-			ID string `xml:"diskId,attr"`
-		} `xml:"Section>Disk"`
+			ID   string `xml:"diskId,attr"`
+			File string `xml:"fileRef,attr"`
+		} `xml:"DiskSection>Disk"`
 	}
 	if err := xml.Unmarshal([]byte(v.OVF), &ovf); err != nil || ovf.Name == "" {
-		return nil, faultf(http.StatusBadRequest, "the OVF has no name: %v", err)
+		return nil, faultf(http.StatusBadRequest, "the OVF names no machine (%v): %s", err, v.OVF)
 	}
 	for _, d := range ovf.Disks {
 		if known := e.disks[d.ID]; known == nil || known.Status != diskOK {
-			return nil, faultf(http.StatusConflict, "the disk %s of the machine is not there, or not whole", d.ID)
+			return nil, faultf(http.StatusConflict, "the disk %+v of the machine is not there, or not whole", d)
 		}
 	}
 	v.entity = entity{ID: newID(), Name: ovf.Name}
