@@ -159,7 +159,15 @@ func (f *fioRun) command(ctx context.Context, args ...string) ([]byte, error) {
 	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
+	cmd.Cancel = func() error {
+		if f.gate.held() {
+			// fio cannot end jobs that run a command.
+			err := cmd.Process.Kill()
+			f.gate.release()
+			return err
+		}
+		return cmd.Process.Signal(syscall.SIGINT)
+	}
 	cmd.WaitDelay = stopTime * 8 / 10 // the lab waits for stopTime
 	err = cmd.Run()
 	reapOrphans()
@@ -240,9 +248,8 @@ func (f *fioRun) gated(ctx context.Context) (o outcome, err error) {
 	}
 	if err != nil {
 		cancel()
-	}
-	f.gate.open() // also to let the jobs see that they are to end
-	if err == nil {
+	} else {
+		f.gate.open()
 		stop := f.watch()
 		defer stop()
 	}

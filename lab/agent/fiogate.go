@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +23,7 @@ type fioGate struct {
 	command string
 	came    string   // path: a line for each job that waits
 	pipe    *os.File // held open on both ends: what is written waits for its reader
+	opened  atomic.Bool
 }
 
 // plainName is a job name that a shell takes as one word. fio puts it, as it is, into
@@ -80,8 +82,17 @@ func (g *fioGate) ready(ctx context.Context, ended <-chan struct{}) error {
 	}
 }
 
+// held: the jobs wait, or will.
+func (g *fioGate) held() bool { return g != nil && !g.opened.Load() }
+
 // open lets the jobs begin.
 func (g *fioGate) open() {
+	g.opened.Store(true)
+	g.release()
+}
+
+// release ends the commands that wait.
+func (g *fioGate) release() {
 	// It fits into the pipe, and its reading end is open.
 	_, _ = g.pipe.Write(bytes.Repeat([]byte("\n"), g.jobs))
 }

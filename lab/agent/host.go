@@ -142,7 +142,7 @@ func (h *HostClient) close() error {
 func ServeSocket(ctx context.Context, path string, o Options) error {
 	c, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 	if err != nil {
-		return err
+		return fmt.Errorf("connect to the lab: %w; it makes the socket and starts this command itself", err)
 	}
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })

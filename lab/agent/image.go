@@ -160,7 +160,7 @@ func (r *imageRoot) fio() string {
 
 // fioCommand runs fio, of a root if one is given.
 func fioCommand(ctx context.Context, root string, args ...string) (*exec.Cmd, error) {
-	program := ""
+	var program string
 	if root != "" {
 		program = (&imageRoot{dir: root}).fio()
 	} else {
