@@ -81,6 +81,9 @@ func TestGatedRun(t *testing.T) {
 		}
 	}
 	for _, h := range res.Jobs[0].Hists {
+		if h.TookNS <= 0 || h.TookNS > h.AtNS {
+			t.Errorf("an interval of %d ns that ends at %d", h.TookNS, h.AtNS)
+		}
 		for _, b := range h.Bins {
 			hists += b.Count
 		}

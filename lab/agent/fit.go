@@ -134,7 +134,9 @@ func (j *JobResult) coarsen() {
 				open = len(hists)
 				hists = append(hists, h)
 			default:
-				hists[open].AtNS, hists[open].Bins = h.AtNS, hists[open].Bins.plus(h.Bins)
+				sum := &hists[open]
+				sum.TookNS += h.AtNS - sum.AtNS
+				sum.AtNS, sum.Bins = h.AtNS, sum.Bins.plus(h.Bins)
 				open = -1
 			}
 		}

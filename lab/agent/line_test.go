@@ -204,7 +204,7 @@ func long(intervals int) *Result {
 		p.IOs[0] = uint64(i)
 		j.Points = append(j.Points, p)
 		for dir := range uint8(2) {
-			j.Hists = append(j.Hists, HistPoint{AtNS: at, Dir: dir, Bins: Bins{{Value: 100 + i, Count: 1}, {Value: 500, Count: uint64(dir) + 1}}})
+			j.Hists = append(j.Hists, HistPoint{AtNS: at, TookNS: 1e9, Dir: dir, Bins: Bins{{Value: 100 + i, Count: 1}, {Value: 500, Count: uint64(dir) + 1}}})
 		}
 	}
 	r.Jobs = []JobResult{j}

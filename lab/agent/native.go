@@ -226,6 +226,7 @@ type histSlot struct {
 }
 
 type histSum struct {
+	fromNS int64
 	atNS   int64
 	counts []uint64
 }
@@ -235,15 +236,18 @@ func (s *histSums) add(j *result.Job, opened time.Duration) {
 	if *s == nil {
 		*s = histSums{}
 	}
+	var last [jobfile.Dirs]time.Duration
 	for _, rec := range j.HistLog {
-		at := j.Begin + rec.At - opened
+		// An interval without I/O has no record.
+		from, at := j.Begin+max(last[rec.Dir], rec.At-histEvery)-opened, j.Begin+rec.At-opened
+		last[rec.Dir] = rec.At
 		slot := histSlot{int64(at.Round(histEvery) / histEvery), rec.Dir}
 		sum := (*s)[slot]
 		if sum == nil {
-			sum = &histSum{counts: make([]uint64, hist.Buckets)}
+			sum = &histSum{fromNS: int64(from), counts: make([]uint64, hist.Buckets)}
 			(*s)[slot] = sum
 		}
-		sum.atNS = max(sum.atNS, int64(at))
+		sum.fromNS, sum.atNS = min(sum.fromNS, int64(from)), max(sum.atNS, int64(at))
 		for i, n := range rec.Counts {
 			sum.counts[i] += n
 		}
@@ -253,7 +257,7 @@ func (s *histSums) add(j *result.Job, opened time.Duration) {
 func (s histSums) points() []HistPoint {
 	var all []HistPoint
 	for slot, sum := range s {
-		p := HistPoint{AtNS: sum.atNS, Dir: slot.dir}
+		p := HistPoint{AtNS: sum.atNS, TookNS: sum.atNS - sum.fromNS, Dir: slot.dir}
 		for i, n := range sum.counts {
 			if n > 0 {
 				p.Bins = append(p.Bins, hist.Bin{Value: hist.Value(i), Count: n})

@@ -100,9 +100,10 @@ type Stall struct {
 
 // HistPoint is the completion latencies of one interval in one direction.
 type HistPoint struct {
-	AtNS int64 `json:"at_ns"` // end of the interval, since Result.StartNS
-	Dir  uint8 `json:"dir"`
-	Bins Bins  `json:"bins"`
+	AtNS   int64 `json:"at_ns"` // end of the interval, since Result.StartNS
+	TookNS int64 `json:"took_ns"`
+	Dir    uint8 `json:"dir"`
+	Bins   Bins  `json:"bins"`
 }
 
 // DirResult is what one job did in one direction over its whole run.

@@ -125,8 +125,9 @@ func overlap(a, b, from, to int64) float64 {
 	return float64(max(min(b, to)-max(a, from), 0)) / float64(b-a)
 }
 
-// latencies merges the histograms of the intervals that end in the window. A job
-// without intervals gives the histogram of its whole run.
+// latencies merges the histograms of the intervals that lie in the window with half
+// of their time or more: the last one of a node may end some microseconds after it. A
+// job without intervals gives the histogram of its whole run.
 func latencies(jobs []agent.JobResult, dir int, begin, start, end int64) agent.Latency {
 	var h hist.Histogram
 	for _, j := range jobs {
@@ -135,7 +136,7 @@ func latencies(jobs []agent.JobResult, dir int, begin, start, end int64) agent.L
 			continue
 		}
 		for _, x := range j.Hists {
-			if at := begin + x.AtNS; int(x.Dir) == dir && at > start && at <= end {
+			if at := begin + x.AtNS; int(x.Dir) == dir && overlap(at-x.TookNS, at, start, end) >= 0.5 {
 				mergeBins(&h, x.Bins)
 			}
 		}

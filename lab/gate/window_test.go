@@ -41,7 +41,7 @@ func each100(n int64) agent.JobResult {
 		if i%2 == 0 {
 			ns = 1e6
 		}
-		j.Hists = append(j.Hists, agent.HistPoint{AtNS: i * second, Dir: write, Bins: agent.Bins{{Value: ns, Count: 100}}})
+		j.Hists = append(j.Hists, agent.HistPoint{AtNS: i * second, TookNS: second, Dir: write, Bins: agent.Bins{{Value: ns, Count: 100}}})
 	}
 	return j
 }
@@ -70,10 +70,10 @@ func TestCommonWindow(t *testing.T) {
 		hists uint64
 	}{
 		// a: half of its first second, three whole ones, a quarter. Histograms are
-		// of whole intervals: those that end in the window.
+		// of whole intervals: those that have half of their time in the window.
 		{375, 0, 400},
 		// b: three seconds and three quarters, by two jobs.
-		{750, second / 2, 600},
+		{750, second / 2, 800},
 		// c: half a second, three whole ones; its last 0.25 s have no point.
 		{350, 0, 400},
 	} {
@@ -100,6 +100,11 @@ func TestWindowLatencies(t *testing.T) {
 		n += bin.Count
 	}
 	if l.N != 200 || n != 200 || len(l.Bins) != 2 || l.Bins[0].Count != 100 || l.Min > 1000 || l.Max < 990000 || math.Abs(l.Mean-500500) > 5000 {
+		t.Errorf("%+v", l)
+	}
+	// A node that ends a moment after another keeps its last interval.
+	a, b = finished(t, "a", 0, 0, second-1000, each100(1)), finished(t, "b", 0, 0, second, each100(1))
+	if l := counted(t, a, b).Nodes[1].Window[write].Lat; l.N != 100 {
 		t.Errorf("%+v", l)
 	}
 	// Without intervals the job's whole histogram stands, without any the mean.

@@ -72,7 +72,7 @@ func madeNode(m made, r *rand.Rand, repeat, i, seconds int) Node {
 		job.Stalls = []agent.Stall{{AtNS: 3e9 + int64(i)*2e8, TookNS: 2e9}}
 	}
 	lat := agent.Latency{N: h.N(), Min: h.Min(), Max: h.Max(), Mean: h.Mean(), Stddev: h.Stddev(), Bins: h.Bins()}
-	job.Hists = []agent.HistPoint{{AtNS: 1e9, Dir: uint8(dir), Bins: h.Bins()}}
+	job.Hists = []agent.HistPoint{{AtNS: 1e9, TookNS: 1e9, Dir: uint8(dir), Bins: h.Bins()}}
 	job.Dirs[dir] = agent.DirResult{IOs: uint64(iops) * uint64(seconds), Bytes: uint64(iops*block) * uint64(seconds), IOPS: iops, BW: iops * block * 0.9, Clat: lat}
 	n.Window[dir] = Figures{IOs: uint64(iops) * uint64(seconds), Bytes: uint64(iops*block) * uint64(seconds), IOPS: iops, BW: iops * block, Lat: lat}
 	n.Result = &agent.Result{StartNS: 1e9, EndNS: 1e9 + int64(seconds)*1e9, Jobs: []agent.JobResult{job}, Stalls: job.Stalls, CPUBusy: m.busy, Bound: m.bound, JSON: []byte(`{"jobs":[]}`)}

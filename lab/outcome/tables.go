@@ -138,10 +138,12 @@ func (a *analysis) stallColumns(cells []*Cell) []column {
 	for _, c := range cells {
 		most.add(a.cells[c.ID].allStalls())
 	}
-	out := []column{{report.Column{Name: "stalls"}, func(f *CellFigures) any { return f.allStalls().Count }}}
-	if most.Count > 0 {
-		out = append(out, column{report.Column{Name: "longest"}, func(f *CellFigures) any { return timeOrNone(float64(f.allStalls().LongestNS)) }},
-			column{report.Column{Name: "together"}, func(f *CellFigures) any { return f.allStalls().Overlapping }})
+	out := []column{
+		{report.Column{Name: "stalls"}, func(f *CellFigures) any { return f.allStalls().Count }},
+		{report.Column{Name: "longest"}, func(f *CellFigures) any { return timeOrNone(float64(f.allStalls().LongestNS)) }},
+	}
+	if slices.ContainsFunc(cells, func(c *Cell) bool { return c.Nodes > 1 }) {
+		out = append(out, column{report.Column{Name: "together"}, func(f *CellFigures) any { return f.allStalls().Overlapping }})
 	}
 	if most.Lockups > 0 {
 		out = append(out, column{report.Column{Name: "lockups"}, func(f *CellFigures) any { return f.allStalls().Lockups }},
