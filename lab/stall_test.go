@@ -76,11 +76,11 @@ func longer(all []agent.Stall, than time.Duration) []agent.Stall {
 func TestStallOfHostClient(t *testing.T) {
 	t.Parallel()
 	e, o := experiment(t, stalling)
-	o.Set["client"], o.Set["filter"] = "host", "b@delay:flush=2s"
+	o.Set["client"], o.Set["filter"] = "host", "b@delay:flush=4s"
 	if _, err := Run(t.Context(), e, o); err != nil {
 		t.Fatal(err)
 	}
-	checkStalls(t, o.Out, 2*time.Second)
+	checkStalls(t, o.Out, 4*time.Second)
 }
 
 // TestStallOfGuest injects longer stalls: an emulated guest on a busy host needs
