@@ -22,10 +22,10 @@ var imageioFastZero = Experiment{
 	Params: []Param{
 		{"image", "", "raw guest image for the single copies; none: one is made with 19 % of data"},
 		{"image-size", "1G", "size of the image that is made"},
-		{"disk", "256M", "size of each disk of the concurrent uploads; its pattern is that of a 100 GiB disk with 21,180 segments"},
+		{"disk", "128M", "size of each disk of the concurrent uploads; its pattern is that of a 100 GiB disk with 21,180 segments"},
 		{"uploads", "4,10", "concurrent uploads, a list"},
 		{"full", "33,66", "percent of data in the disks, a list"},
-		{"rate", "160M", "what the storage of all concurrent uploads together takes a second, shared alike; 0: as fast as the devices are"},
+		{"rate", "64M", "what the storage of all concurrent uploads together takes a second, shared alike; 0: as fast as the devices are"},
 		{"rounds", "3", "how often each set of uploads runs, in turn with its opposite; the median counts"},
 		{"strategy", "zero-each", "how holes are sent; see vmdisk copy --strategy"},
 	},
