@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -194,7 +195,13 @@ func httpsCase(name, what string, ours func(transfer, context.Context, string, s
 				{Name: oursName + " daemon", Run: func(ctx context.Context, round int) (Sample, error) {
 					return ours(t, ctx, image, e.Path("transferred"), round == 0)
 				}},
-				{Name: tlsStream, Run: func(ctx context.Context, _ int) (Sample, error) { return streamTLS(ctx, d.Dir, size) }},
+				{Name: tlsStream, Run: func(ctx context.Context, _ int) (Sample, error) {
+					return streamTLS(ctx, d.Dir, size, nil, io.Discard)
+				}},
+				// What the storage costs without any protocol.
+				{Name: tlsStream + ", file to file", Run: func(ctx context.Context, _ int) (Sample, error) {
+					return streamFiles(ctx, d.Dir, image, e.Path("streamed"), size)
+				}},
 			}, nil
 		},
 	}

@@ -68,8 +68,27 @@ func (e *Env) throttled(ctx context.Context, rate int64) (string, error) {
 	return mnt, set(rate)
 }
 
-// streamTLS sends size bytes over one TLS connection on the loopback interface.
-func streamTLS(ctx context.Context, certs string, size int64) (s Sample, err error) {
+// streamFiles is streamTLS from a file to a new one: the least that a transfer can be.
+func streamFiles(ctx context.Context, certs, from, to string, size int64) (s Sample, err error) {
+	src, err := os.Open(from)
+	if err != nil {
+		return s, err
+	}
+	defer func() { _ = src.Close() }()
+	if err := os.Remove(to); err != nil && !os.IsNotExist(err) {
+		return s, err
+	}
+	dst, err := os.Create(to)
+	if err != nil {
+		return s, err
+	}
+	defer func() { err = errors.Join(err, dst.Close()) }()
+	return streamTLS(ctx, certs, size, src, dst)
+}
+
+// streamTLS sends size bytes over one TLS connection on the loopback interface: of
+// src, if it is not nil, and to dst.
+func streamTLS(ctx context.Context, certs string, size int64, src io.Reader, dst io.Writer) (s Sample, err error) {
 	cert, err := tls.LoadX509KeyPair(filepath.Join(certs, "server-cert.pem"), filepath.Join(certs, "server-key.pem"))
 	if err != nil {
 		return s, err
@@ -86,7 +105,7 @@ func streamTLS(ctx context.Context, certs string, size int64) (s Sample, err err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
 	received := make(chan error, 1)
-	go func() { received <- drain(l, size) }()
+	go func() { received <- drain(l, size, dst) }()
 	dialer := tls.Dialer{Config: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
 	start := time.Now()
 	c, err := dialer.DialContext(ctx, "tcp", l.Addr().String())
@@ -96,6 +115,11 @@ func streamTLS(ctx context.Context, certs string, size int64) (s Sample, err err
 	defer func() { _ = c.Close() }()
 	buf := make([]byte, 512<<10)
 	for left := size; left > 0; {
+		if src != nil {
+			if _, err := io.ReadFull(src, buf[:min(left, int64(len(buf)))]); err != nil {
+				return s, err
+			}
+		}
 		n, err := c.Write(buf[:min(left, int64(len(buf)))])
 		if err != nil {
 			return s, err
@@ -106,7 +130,7 @@ func streamTLS(ctx context.Context, certs string, size int64) (s Sample, err err
 	return Sample{Value: time.Since(start).Seconds()}, err
 }
 
-func drain(l net.Listener, size int64) error {
+func drain(l net.Listener, size int64, dst io.Writer) error {
 	c, err := l.Accept()
 	if err != nil {
 		return err
@@ -116,6 +140,9 @@ func drain(l net.Listener, size int64) error {
 	for size > 0 {
 		n, err := c.Read(buf)
 		if size -= int64(n); err != nil && size > 0 {
+			return err
+		}
+		if _, err := dst.Write(buf[:n]); err != nil {
 			return err
 		}
 	}

@@ -39,12 +39,10 @@ func (c *Client) WriteAt(ctx context.Context, p []byte, off int64) error {
 }
 
 // SendFile writes n bytes of the open file fd, from offset fileOff of it, at off
-// of the image; the kernel moves them where the connection is not encrypted.
-// Elsewhere it fails with errors.ErrUnsupported, having sent nothing.
+// of the image; the kernel moves them where the connection is not encrypted, and
+// elsewhere they are encrypted while the processor's cache has them. It fails with
+// errors.ErrUnsupported, having sent nothing, if the file does not allow that.
 func (c *Client) SendFile(ctx context.Context, off, n int64, fd int, fileOff int64) error {
-	if !c.plain {
-		return errors.ErrUnsupported
-	}
 	k := c.put(off, n)
 	k.file = &fileBody{fd, fileOff, n}
 	err := c.do(ctx, k, done)

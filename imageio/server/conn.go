@@ -40,12 +40,15 @@ type conn struct {
 	attached map[*Ticket]*disk.Disk
 	unread   func(p []byte) (int, error) // the rest of a refused request
 	clock    clock
+	pace     pace // of the storage in the last transfer
 }
 
 // timedConn gives every receive and send its own time limit.
 type timedConn struct {
 	net.Conn
 	timeout     time.Duration
+	readUntil   time.Time // the deadlines that are set
+	writeUntil  time.Time
 	answering   atomic.Bool // something of the answer has been written
 	interrupted atomic.Bool // no more reads
 	cut         atomic.Bool // no more writes either
@@ -54,7 +57,9 @@ type timedConn struct {
 var errInterrupted = errors.New("interrupted")
 
 func (c *timedConn) Read(p []byte) (int, error) {
-	c.SetReadDeadline(time.Now().Add(c.timeout))
+	if c.moved(&c.readUntil) {
+		c.SetReadDeadline(c.readUntil)
+	}
 	if c.interrupted.Load() {
 		return 0, errInterrupted
 	}
@@ -70,11 +75,24 @@ func (c *timedConn) Write(p []byte) (int, error) {
 
 func (c *timedConn) beforeWrite() error {
 	c.answering.Store(true)
-	c.SetWriteDeadline(time.Now().Add(c.timeout))
+	if c.moved(&c.writeUntil) {
+		c.SetWriteDeadline(c.writeUntil)
+	}
 	if c.cut.Load() {
 		return errInterrupted
 	}
 	return nil
+}
+
+// moved sets until to the end of the timeout from now on, though not for less than a
+// sixteenth of it: a read under TLS is 16 KiB at most.
+func (c *timedConn) moved(until *time.Time) bool {
+	now := time.Now().Add(c.timeout)
+	if now.Sub(*until).Abs() <= c.timeout/16 {
+		return false
+	}
+	*until = now
+	return true
 }
 
 // interrupt ends a Read that is waiting, from another goroutine, and a Write

@@ -64,7 +64,7 @@ func (s *Server) openLog() error {
 }
 
 func (s *Server) bind() error {
-	shared := service{cfg: s.cfg, tickets: s.tickets, log: s.log, metrics: newMetrics(s.tickets), nextID: new(atomic.Uint64)}
+	shared := service{cfg: s.cfg, tickets: s.tickets, log: s.log, metrics: newMetrics(s.tickets), nextID: new(atomic.Uint64), moving: new(atomic.Int32)}
 	secure, err := s.tlsConfig()
 	if err != nil {
 		return err
@@ -93,7 +93,7 @@ func (s *Server) bind() error {
 // add completes a service.
 func (s *Server) add(shared *service, name string, l net.Listener, secure func(net.Conn) net.Conn, routes []route) {
 	svc := &service{name: name, cfg: shared.cfg, tickets: shared.tickets, log: shared.log, metrics: shared.metrics,
-		nbd: shared.nbd, nextID: shared.nextID, routes: routes, listener: l, secure: secure, conns: map[*conn]bool{}}
+		nbd: shared.nbd, nextID: shared.nextID, moving: shared.moving, routes: routes, listener: l, secure: secure, conns: map[*conn]bool{}}
 	svc.ctx, svc.cancel = context.WithCancel(context.Background())
 	s.services = append(s.services, svc)
 	s.log.info("services", "%s listening on %s", name, l.Addr())

@@ -55,6 +55,7 @@ type service struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	nextID *atomic.Uint64 // connection ids are unique over all services
+	moving *atomic.Int32  // transfers under way, of all services
 
 	mu     sync.Mutex
 	conns  map[*conn]bool // true: serving a request

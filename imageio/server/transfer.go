@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
+	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
 )
@@ -15,10 +17,45 @@ type piece struct {
 	n   int
 }
 
-// overlap runs fill and drain on two buffers at once: fill (on its own
-// goroutine) returns how much it put into a buffer, 0 at the end; drain uses it
-// up. The first error ends both, and overlap returns after both have ended.
-func overlap(ctx context.Context, fill func(ctx context.Context, p []byte) (int, error), drain func(p []byte) error) error {
+// filler puts data into p and returns how much, 0 at the end. drainer uses p up.
+type (
+	filler  func(ctx context.Context, p []byte) (int, error)
+	drainer func(p []byte) error
+)
+
+// pace is how fast the storage took or gave data.
+type pace struct {
+	bytes int64
+	took  time.Duration
+}
+
+func (p *pace) add(n int, since time.Time) {
+	p.bytes += int64(n)
+	p.took += time.Since(since)
+}
+
+// slow: it made its caller wait longer than memory does, which takes a byte in less
+// than two nanoseconds.
+func (p *pace) slow() bool { return int64(p.took) > 2*p.bytes }
+
+// move lets fill and drain work at once where that gains anything: n bytes (-1: all
+// there are) are more than half a buffer, and either the storage makes its caller wait, or
+// there are processors that no other transfer uses. Handing over what lies in memory from one
+// processor to another costs a twentieth of a transfer under TLS.
+func (c *conn) move(ctx context.Context, n int64, fill filler, drain drainer) error {
+	alone := int(c.svc.moving.Add(1)) < runtime.GOMAXPROCS(0)
+	defer c.svc.moving.Add(-1)
+	last := c.pace
+	c.pace = pace{}
+	if n >= 0 && n <= bufferSize/2 || !alone && !last.slow() {
+		return oneByOne(ctx, fill, drain)
+	}
+	return overlap(ctx, fill, drain)
+}
+
+// overlap runs fill, on its own goroutine, and drain on two buffers at once. The
+// first error ends both, and overlap returns after both have ended.
+func overlap(ctx context.Context, fill filler, drain drainer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	full, free := make(chan piece, 2), make(chan *[]byte, 2)
 	for range 2 {
@@ -50,7 +87,7 @@ func overlap(ctx context.Context, fill func(ctx context.Context, p []byte) (int,
 }
 
 // fillAll gives every buffer back, whatever ends it.
-func fillAll(ctx context.Context, fill func(ctx context.Context, p []byte) (int, error), full chan<- piece, free chan *[]byte) error {
+func fillAll(ctx context.Context, fill filler, full chan<- piece, free chan *[]byte) error {
 	for {
 		buf := <-free
 		if ctx.Err() != nil {
@@ -97,31 +134,31 @@ func (c *conn) receive(ctx context.Context, op *operation, d *disk.Disk, req *re
 		return n, err
 	}
 	drain := func(p []byte) error {
+		start := time.Now()
 		if err := d.WriteAt(ctx, p, off, 0); err != nil {
 			return err
 		}
+		c.pace.add(len(p), start)
 		off += int64(len(p))
 		op.done.Add(int64(len(p)))
 		return nil
 	}
-	var err error
-	if size >= 0 && size <= bufferSize/2 {
-		err = oneByOne(ctx, fill, drain)
-	} else {
-		err = overlap(ctx, fill, drain)
-	}
+	err := c.move(ctx, size, fill, drain)
 	if err == nil && !req.body.done() {
 		err = &partialError{size, got}
 	}
 	return err
 }
 
-// oneByOne is overlap without a second goroutine, for what fits one buffer.
-func oneByOne(ctx context.Context, fill func(ctx context.Context, p []byte) (int, error), drain func(p []byte) error) error {
+// nearPiece bytes are still in the processor's nearest cache when they are used up.
+const nearPiece = 64 << 10
+
+// oneByOne is overlap without a second goroutine.
+func oneByOne(ctx context.Context, fill filler, drain drainer) error {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	for {
-		n, err := fill(ctx, *buf)
+		n, err := fill(ctx, (*buf)[:nearPiece])
 		if n == 0 || err != nil {
 			return err
 		}
@@ -184,14 +221,16 @@ func (c *conn) sendRange(ctx context.Context, op *operation, d *disk.Disk, off, 
 	return r.Len, c.sendFile(r.FD, r.Off, r.Len, &op.done)
 }
 
-// copyOut reads ahead of the socket.
+// copyOut reads and sends; see move.
 func (c *conn) copyOut(ctx context.Context, op *operation, d *disk.Disk, off, n int64) error {
 	fill := func(ctx context.Context, p []byte) (int, error) {
 		want := min(int64(len(p))-off%4096, n)
 		if want == 0 {
 			return 0, nil
 		}
+		start := time.Now()
 		err := d.ReadAt(ctx, p[:want], off)
+		c.pace.add(int(want), start)
 		off, n = off+want, n-want
 		return int(want), err
 	}
@@ -200,5 +239,5 @@ func (c *conn) copyOut(ctx context.Context, op *operation, d *disk.Disk, off, n 
 		op.done.Add(int64(len(p)))
 		return err
 	}
-	return overlap(ctx, fill, drain)
+	return c.move(ctx, n, fill, drain)
 }
