@@ -40,7 +40,7 @@ type job struct {
 }
 
 // runMatrix plans, preflights, runs what is left, and reports.
-func runMatrix(ctx context.Context, s *spec.Spec, o Options) (*report.Document, error) {
+func runMatrix(ctx context.Context, s *spec.Spec, o Options) (doc *report.Document, err error) {
 	m := &matrix{o: o, spec: s}
 	if err := m.preflight(ctx); err != nil {
 		return nil, err
@@ -51,6 +51,11 @@ func runMatrix(ctx context.Context, s *spec.Spec, o Options) (*report.Document, 
 	if why := m.nothing(); why != "" {
 		return nil, fmt.Errorf("no cell of %s can run here: %s; `vmdisk lab run %s --dry-run` lists them all", s.Name, why, s.Name)
 	}
+	defer func() {
+		if m.out != nil {
+			err = errors.Join(err, m.out.Close())
+		}
+	}()
 	if err := m.open(); err != nil {
 		return nil, err
 	}

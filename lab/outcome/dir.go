@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vmdisk/vmdisk/lab/spec"
 )
 
@@ -30,9 +32,10 @@ type Header struct {
 //	plan.json             the Results without runs: cells, sweeps, environment
 //	runs/CELL.REPEAT.json one finished run each
 //
-// One process at a time may write to it.
+// One process at a time writes to it: Open takes it, Close gives it back.
 type Dir struct {
 	path   string
+	lock   *os.File // the folder itself
 	header Header
 	notes  []string
 }
@@ -46,31 +49,65 @@ const (
 
 // Open makes the folder ready for runs of the experiment that want describes. A
 // folder that already holds that experiment (the same fingerprint) keeps its runs
-// and the time it started; one of another experiment is an error.
-func Open(dir string, want Header) (*Dir, error) {
+// and the time it started; one of another experiment, and one that another process
+// writes to, is an error.
+func Open(dir string, want Header) (d *Dir, err error) {
 	want.Schema = Schema
 	if err := os.MkdirAll(filepath.Join(dir, runsFolder), 0o777); err != nil {
 		return nil, fmt.Errorf("folder for results: %w", err)
 	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, lock.Close())
+		}
+	}()
 	if err := removeUnfinished(dir); err != nil {
 		return nil, err
 	}
 	have, err := readHeader(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return &Dir{path: dir, header: want}, writeJSON(filepath.Join(dir, headerFile), want)
+		return &Dir{path: dir, lock: lock, header: want}, writeJSON(filepath.Join(dir, headerFile), want)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w; use another folder (--out)", err)
 	}
-	switch {
-	case have.Name != want.Name:
-		return nil, fmt.Errorf("%s holds results of the experiment %s, not of %s: use another folder (--out)", dir, have.Name, want.Name)
-	case have.Fingerprint != want.Fingerprint:
-		return nil, fmt.Errorf("%s holds results of %s with other settings, begun %s: use another folder (--out), or the same settings to go on with it",
-			dir, have.Name, have.Started.Format("2006-01-02 15:04"))
+	if err := have.same(want, dir); err != nil {
+		return nil, err
 	}
-	return &Dir{path: dir, header: *have}, nil
+	return &Dir{path: dir, lock: lock, header: *have}, nil
 }
+
+// same: runs of want may be added to those of h.
+func (h *Header) same(want Header, dir string) error {
+	switch {
+	case h.Name != want.Name:
+		return fmt.Errorf("%s holds results of the experiment %s, not of %s: use another folder (--out)", dir, h.Name, want.Name)
+	case h.Fingerprint != want.Fingerprint:
+		return fmt.Errorf("%s holds results of %s with other settings, begun %s: use another folder (--out), or the same settings to go on with it",
+			dir, h.Name, h.Started.Format("2006-01-02 15:04"))
+	}
+	return nil
+}
+
+// lockDir keeps other processes out until the file is closed, where the file system
+// has locks.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("folder for results: %w", err)
+	}
+	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == unix.EWOULDBLOCK {
+		return nil, errors.Join(fmt.Errorf("another process writes results to %s: wait for it to end, or use another folder (--out)", dir), f.Close())
+	}
+	return f, nil
+}
+
+// Close lets other processes write to the folder.
+func (d *Dir) Close() error { return d.lock.Close() }
 
 // removeUnfinished removes what a killed process was writing.
 func removeUnfinished(dir string) error {

@@ -35,7 +35,13 @@ func saved(t *testing.T, r *Results) (string, *Dir) {
 func TestResume(t *testing.T) {
 	t.Parallel()
 	r := sixCells()
-	path, _ := saved(t, r)
+	path, first := saved(t, r)
+	if _, err := Open(path, header); err == nil || !strings.Contains(err.Error(), "another process writes results to "+path) || strings.Contains(err.Error(), "\n") {
+		t.Errorf("two at a time: %v", err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
 	later := header
 	later.Started = later.Started.Add(time.Hour)
 	d, err := Open(path, later)
@@ -125,7 +131,11 @@ func TestOpenErrors(t *testing.T) {
 		"other experiment": {Header{Name: "tuning", Fingerprint: "f1"}, "holds results of the experiment tuning, not of falcon-backing: use another folder (--out)"},
 	} {
 		path := t.TempDir()
-		if _, err := Open(path, c.there); err != nil {
+		there, err := Open(path, c.there)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := there.Close(); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := Open(path, header); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), path) {
@@ -145,7 +155,10 @@ func TestOpenErrors(t *testing.T) {
 func TestUnfinishedSave(t *testing.T) {
 	t.Parallel()
 	r := madeResults(1, made{backing: "copy", iops: []float64{100}})
-	path, _ := saved(t, r)
+	path, first := saved(t, r)
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
 	left := filepath.Join(path, runsFolder, "."+filepath.Base(runFile(path, r.Cells[0].ID, 2))+".123.tmp")
 	if err := os.WriteFile(left, []byte(`{"schema":1`), 0o600); err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/csv"
 	"encoding/json"
+	"errors"
 	"flag"
 	"math"
 	"os"
@@ -61,8 +62,15 @@ func TestWrite(t *testing.T) {
 	t.Parallel()
 	own := &report.Bars{Title: "Random writes", Groups: []string{"phy", "qdisk"}, Series: []report.BarSeries{{Name: "MiB/s", Values: []float64{1, 2}}}}
 	dir := t.TempDir()
+	gone := filepath.Join(dir, chartsFolder, "backing+4k+backing=removed-time.png")
+	if err := errors.Join(os.Mkdir(filepath.Dir(gone), 0o755), os.WriteFile(gone, []byte("of an earlier report"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
 	if err := Write(dir, sixCells(), Options{Charts: []NamedChart{{"randw-bw", own}}}); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := os.Stat(gone); !os.IsNotExist(err) {
+		t.Errorf("a chart of an earlier report: %v", err)
 	}
 	for _, name := range []string{"randw-bw.png", "randw-bw.svg", "report.html", "charts/backing+4k-iops.svg", "charts/backing+4k-iops.png", "charts/backing+4k-spread.png",
 		"charts/backing+4k-latency-write.svg", "charts/backing+4k+backing=loop-time.png", "charts/backing+4k+backing=loop-host.svg", "results.csv", "results.json"} {

@@ -20,8 +20,8 @@ const chartsFolder = "charts"
 // into a folder. Each file is whole or not there.
 func Write(dir string, r *Results, o Options) error {
 	a := analyse(r, o)
-	if err := os.MkdirAll(filepath.Join(dir, chartsFolder), 0o777); err != nil {
-		return fmt.Errorf("folder for results: %w", err)
+	if err := emptyCharts(filepath.Join(dir, chartsFolder)); err != nil {
+		return fmt.Errorf("folder for charts: %w", err)
 	}
 	if err := writeJSON(filepath.Join(dir, resultsFile), a.json()); err != nil {
 		return err
@@ -43,6 +43,23 @@ func Write(dir string, r *Results, o Options) error {
 		}
 	}
 	return nil
+}
+
+// emptyCharts makes the folder, or removes an earlier report's charts: cells come and
+// go with what the host has.
+func emptyCharts(dir string) error {
+	for _, pattern := range []string{"*.svg", "*.png"} {
+		old, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return err
+		}
+		for _, f := range old {
+			if err := os.Remove(f); err != nil {
+				return err
+			}
+		}
+	}
+	return os.MkdirAll(dir, 0o777)
 }
 
 // charts are all of the page, in its order, but for an experiment's own.
