@@ -45,6 +45,7 @@ type call struct {
 func NewConn(rw io.ReadWriteCloser) *Conn {
 	c := &Conn{rw: rw, lines: newLines(rw), calls: map[int]*call{}, heard: Monotonic(), hello: make(chan struct{})}
 	c.lines.patience = stopTime // a node that reads nothing must not hold the lab
+	c.lines.onCut = c.drop
 	c.wg.Go(c.listen)
 	return c
 }
@@ -65,23 +66,31 @@ func (c *Conn) listen() {
 			return
 		}
 		if err := c.take(m); err != nil {
-			c.end(err)
-			c.once.Do(func() { c.closed = c.rw.Close() }) // what follows would not be understood
+			c.drop(err) // what follows would not be understood
 			return
 		}
 	}
 }
 
+// drop ends a channel whose stream is out of step.
+func (c *Conn) drop(err error) {
+	c.end(err)
+	c.once.Do(func() { c.closed = c.rw.Close() })
+}
+
 // ErrChannel is in the error of every call whose channel to the node has ended.
 var ErrChannel = errors.New("channel to the node")
 
-// end fails all calls, those that come later too.
+// end fails all calls, those that come later too. The first reason stays.
 func (c *Conn) end(err error) {
 	if errors.Is(err, io.EOF) {
 		err = errors.New("the agent closed the channel")
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.err != nil {
+		return
+	}
 	c.err = fmt.Errorf("%w: %w", ErrChannel, err)
 	for id, w := range c.calls {
 		delete(c.calls, id)

@@ -54,9 +54,12 @@ type lines struct {
 	in *bufio.Reader
 	// patience, if not 0, is how long a write may take.
 	patience time.Duration
+	// onCut is told once that a message went out in part; it must not write.
+	onCut func(error)
 
 	mu  sync.Mutex
 	out io.Writer
+	cut error // why nothing more can be written
 }
 
 func newLines(rw io.ReadWriter) *lines {
@@ -120,11 +123,34 @@ func (l *lines) write(m sent) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.cut != nil {
+		return l.cut
+	}
 	if d, ok := l.out.(interface{ SetWriteDeadline(time.Time) error }); ok && l.patience > 0 {
 		if err := d.SetWriteDeadline(time.Now().Add(l.patience)); err != nil {
 			return err
 		}
 	}
-	_, err := l.out.Write(text.Bytes())
-	return err
+	n, err := l.out.Write(text.Bytes())
+	if err == nil || n == 0 {
+		return err // what was not begun can be followed by another message
+	}
+	return l.cutOff(n, text.Len(), err)
+}
+
+// broken is why nothing more can be written, nil as long as something can.
+func (l *lines) broken() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cut
+}
+
+// cutOff ends a channel on which part of a message is out: the other side would take
+// the next message for the rest of this one.
+func (l *lines) cutOff(n, size int, err error) error {
+	l.cut = fmt.Errorf("a message was cut off after %d of %d bytes, nothing that follows would be understood: %w", n, size, err)
+	if l.onCut != nil {
+		l.onCut(l.cut)
+	}
+	return l.cut
 }

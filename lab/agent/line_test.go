@@ -3,10 +3,12 @@ package agent
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"math"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode"
@@ -86,6 +88,86 @@ func TestDeafNode(t *testing.T) {
 	if _, err := c.Prepare(t.Context(), Prepare{}); err == nil || !strings.Contains(err.Error(), "timeout") {
 		t.Errorf("prepare: %v", err)
 	}
+}
+
+// TestCutOff: where a message went out in part, nothing follows it, and all that is
+// under way learns why.
+func TestCutOff(t *testing.T) {
+	t.Parallel()
+	near, far := net.Pipe()
+	defer far.Close()
+	c := NewConn(near)
+	defer c.Close()
+	c.lines.patience = 20 * time.Millisecond
+	const want = "channel to the node: a message was cut off after 5 of "
+	_, waiting, err := readsThen(t, far, 1<<20, func() (int, *call, error) { return c.begin(opRun, nil, nil) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = readsThen(t, far, 5, func() (int, *call, error) { return c.begin(opPing, nil, nil) })
+	if err == nil || !strings.Contains(err.Error(), "ping: a message was cut off after 5 of ") || !strings.Contains(err.Error(), "timeout") {
+		t.Errorf("the message itself: %v", err)
+	}
+	if m, ok := <-waiting.done; ok {
+		t.Errorf("what was under way was answered by %+v", m)
+	}
+	for range 2 {
+		if _, err := c.Clock(t.Context()); !errors.Is(err, ErrChannel) || !strings.Contains(err.Error(), want) {
+			t.Errorf("the next message: %v, want %q", err, want)
+		}
+	}
+	if n, err := far.Read(make([]byte, 100)); err != io.EOF {
+		t.Errorf("%d bytes came behind a message that was cut off, %v", n, err)
+	}
+}
+
+// readsThen reads up to so many bytes of what f writes.
+func readsThen[A, B any](t *testing.T, from net.Conn, most int, f func() (A, B, error)) (A, B, error) {
+	t.Helper()
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		_, _ = from.Read(make([]byte, most))
+	}()
+	a, b, err := f()
+	<-read
+	return a, b, err
+}
+
+// TestDeafFor: a node that took nothing of a message can take the next one.
+func TestDeafFor(t *testing.T) {
+	t.Parallel()
+	near, far := net.Pipe()
+	defer far.Close()
+	c := NewConn(near)
+	defer c.Close()
+	c.lines.patience = 20 * time.Millisecond
+	if _, _, err := c.begin(opPing, nil, nil); err == nil || !strings.Contains(err.Error(), "timeout") {
+		t.Fatal(err)
+	}
+	if _, _, err := readsThen(t, far, 1<<20, func() (int, *call, error) { return c.begin(opPing, nil, nil) }); err != nil {
+		t.Errorf("the next message: %v", err)
+	}
+}
+
+// halfway takes part of the first message, and is closed by who wrote it.
+type halfway struct {
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (h *halfway) Read([]byte) (int, error)    { <-h.closed; return 0, io.ErrClosedPipe }
+func (h *halfway) Write(p []byte) (int, error) { return len(p) / 2, io.ErrShortWrite }
+func (h *halfway) Close() error                { h.once.Do(func() { close(h.closed) }); return nil }
+
+// TestAgentCutOff: an agent whose message was cut off ends.
+func TestAgentCutOff(t *testing.T) {
+	t.Parallel()
+	h := &halfway{closed: make(chan struct{})}
+	if err := Serve(t.Context(), h, Options{}); err == nil || !strings.Contains(err.Error(), "agent: a message was cut off") {
+		t.Errorf("%v", err)
+	}
+	<-h.closed
 }
 
 // TestTooLarge: an answer that cannot be sent is an error, not silence.

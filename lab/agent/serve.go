@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -46,6 +47,9 @@ type server struct {
 func Serve(ctx context.Context, rw io.ReadWriter, o Options) error {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &server{lines: newLines(rw), options: o}
+	if c, ok := rw.(io.Closer); ok {
+		s.lines.onCut = func(error) { _ = c.Close() } // the reader below ends, too
+	}
 	var wg sync.WaitGroup
 	defer func() {
 		cancel()
@@ -62,7 +66,7 @@ func Serve(ctx context.Context, rw io.ReadWriter, o Options) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("agent: %w", err)
+			return fmt.Errorf("agent: %w", cmp.Or(s.lines.broken(), err))
 		}
 		if err := s.take(ctx, &wg, m); err != nil {
 			return err
