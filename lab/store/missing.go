@@ -472,7 +472,7 @@ func (p *preflight) space(dir string, disk, mem int64) {
 	if free, err := p.host.free(dir); err != nil {
 		p.add("%v", err)
 	} else if disk > free {
-		p.add("%s has %s free and the disks need up to %s: fewer nodes, smaller disks, or another folder", dir, sizeText(free), sizeText(disk))
+		p.add("%s has %s free and the disks need up to %s: fewer nodes (--set nodes=N), smaller disks (--set disk=SIZE) or jobs (--set size=SIZE), or another folder (--work DIR)", dir, sizeText(free), sizeText(disk))
 	}
 	if mem <= 0 {
 		return
@@ -480,6 +480,6 @@ func (p *preflight) space(dir string, disk, mem int64) {
 	if free, err := p.host.memory(); err != nil {
 		p.add("%v", err)
 	} else if mem > free {
-		p.add("the host has %s of memory free and the disks need up to %s: fewer nodes, or smaller disks", sizeText(free), sizeText(mem))
+		p.add("the host has %s of memory free and the disks need up to %s: fewer nodes (--set nodes=N), or smaller disks (--set disk=SIZE)", sizeText(free), sizeText(mem))
 	}
 }
