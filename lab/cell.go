@@ -97,9 +97,26 @@ func (m *matrix) startGuest(ctx context.Context, c spec.Cell, n *node, dir strin
 	}
 	n.conn = agent.NewConn(n.guest.Agent())
 	if _, err = n.conn.Hello(ctx); err != nil {
-		return &consoleError{err, n.guest.Console()}
+		return n.explained(err)
 	}
 	return nil
+}
+
+// lastWords is how long QEMU may take to end after its guest's channel has.
+const lastWords = 2 * time.Second
+
+// explained adds to the failure of a guest how it ended, if it did, and its console.
+func (n *node) explained(err error) error {
+	if errors.Is(err, agent.ErrChannel) {
+		select {
+		case <-n.guest.Exited():
+		case <-time.After(lastWords):
+		}
+	}
+	if how := n.guest.Ending(); how != "" {
+		err = fmt.Errorf("%w: %s", err, how)
+	}
+	return &consoleError{err, n.guest.Console()}
 }
 
 // together calls f for all nodes at once and waits for all of them.
@@ -130,7 +147,7 @@ func withConsole(nodes []*node, err error) error {
 	}
 	for _, n := range nodes {
 		if n.name == at.Node && n.guest != nil {
-			return &consoleError{err, n.guest.Console()}
+			return n.explained(err)
 		}
 	}
 	return err

@@ -187,7 +187,7 @@ func hold(t *testing.T, c Config) *VM {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := &VM{dir: c.Dir, opened: make(chan struct{})}
+	v := newVM(c.Dir)
 	t.Cleanup(func() {
 		if err := v.Close(); err != nil {
 			t.Error(err)

@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 )
@@ -39,14 +38,18 @@ type VM struct {
 
 	mu     sync.Mutex
 	events []Event
+	ending ending
 	opened chan struct{} // closed when the guest has opened the agent's port
+	exited chan struct{} // closed when QEMU has ended and all it said was read
 	once   sync.Once
 	closed sync.Once
 	err    error // of Close
 }
 
-// maxEvents bounds the events kept: a guest can make QEMU send any number.
-const maxEvents = 1000
+// newVM is a guest that is not started.
+func newVM(dir string) *VM {
+	return &VM{dir: dir, opened: make(chan struct{}), exited: make(chan struct{})}
+}
 
 // Boot starts a guest and returns when something in it has opened the agent's
 // port. When ctx ends before that, the guest does too; afterwards it lives until
@@ -65,7 +68,7 @@ func Boot(ctx context.Context, c Config) (_ *VM, err error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("it did not open the agent's port in %v", timeout))
 	defer cancel()
-	v := &VM{dir: c.Dir, opened: make(chan struct{})}
+	v := newVM(c.Dir)
 	defer func() {
 		if err != nil {
 			err = v.failed(c.Name, err)
@@ -94,8 +97,8 @@ func (v *VM) explained(err error) error {
 		return err
 	}
 	select {
-	case <-v.process.done:
-		return fmt.Errorf("QEMU %s", v.process.ending())
+	case <-v.exited:
+		return errors.New(v.Ending())
 	case <-time.After(lastWords):
 		return err
 	}
@@ -136,10 +139,11 @@ func (v *VM) start(ctx context.Context, c Config, words []string) error {
 		return err
 	}
 	conn, err := v.accept(ctx, forMonitor)
-	if err != nil {
-		return err
+	if err == nil {
+		v.monitor, err = newMonitor(ctx, conn, v.event)
 	}
-	if v.monitor, err = newMonitor(ctx, conn, v.event); err != nil {
+	go v.watch() // ends with QEMU, which Close sees to
+	if err != nil {
 		return err
 	}
 	v.agent, err = v.accept(ctx, forAgent)
@@ -191,7 +195,10 @@ func (v *VM) wait(ctx context.Context, ch <-chan struct{}) error {
 
 func (v *VM) why(ctx context.Context) error {
 	if v.process.ended() {
-		return fmt.Errorf("QEMU %s", v.process.ending())
+		if v.monitor != nil {
+			<-v.exited
+		}
+		return errors.New(v.Ending())
 	}
 	return context.Cause(ctx)
 }
@@ -206,31 +213,6 @@ func (v *VM) failed(name string, err error) error {
 	return fmt.Errorf("guest %s: %w; its console: %s", name, err, telling(console))
 }
 
-// event keeps what QEMU told, and notices that the agent has opened its port.
-func (v *VM) event(e Event) {
-	if e.Name == "VSERPORT_CHANGE" {
-		var port struct {
-			ID   string `json:"id"`
-			Open bool   `json:"open"`
-		}
-		if json.Unmarshal(e.Data, &port) == nil && port.ID == idAgent && port.Open {
-			v.once.Do(func() { close(v.opened) })
-		}
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if len(v.events) < maxEvents {
-		v.events = append(v.events, e)
-	}
-}
-
-// Events are what QEMU told by itself so far, the first thousand.
-func (v *VM) Events() []Event {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return slices.Clone(v.events)
-}
-
 // Agent is the host's end of the agent's port.
 func (v *VM) Agent() io.ReadWriteCloser { return v.agent }
 
@@ -240,8 +222,8 @@ func (v *VM) PID() int { return v.process.cmd.Process.Pid }
 // Console is the end of what the guest's kernel printed.
 func (v *VM) Console() string { return readConsole(filepath.Join(v.dir, consoleName)) }
 
-// Exited is closed when QEMU has ended.
-func (v *VM) Exited() <-chan struct{} { return v.process.done }
+// Exited is closed when QEMU has ended. Events and Ending are complete then.
+func (v *VM) Exited() <-chan struct{} { return v.exited }
 
 // QMP runs a command of QEMU's monitor; args and reply may be nil.
 func (v *VM) QMP(ctx context.Context, command string, args, reply any) error {
@@ -300,6 +282,9 @@ func (v *VM) close() error {
 	var errs []error
 	if v.process != nil && !v.process.ended() {
 		errs = append(errs, v.process.kill())
+	}
+	if v.process != nil && v.process.ended() {
+		<-v.exited
 	}
 	for _, name := range []string{monitorName, agentName} {
 		if err := os.Remove(filepath.Join(v.dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {

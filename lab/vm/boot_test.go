@@ -68,6 +68,9 @@ func TestBoot(t *testing.T) {
 		t.Error(err)
 	}
 	gone(t, v)
+	if got := v.Ending(); got != "QEMU ended: the guest powered off" {
+		t.Errorf("it ended as %q", got)
+	}
 	var names []string
 	for _, e := range v.Events() {
 		names = append(names, e.Name)
@@ -88,6 +91,9 @@ func TestCrash(t *testing.T) {
 	}
 	gone(t, v)
 	left(t, c)
+	if got := v.Ending(); got != "QEMU ended (signal: killed)" {
+		t.Errorf("it ended as %q", got)
+	}
 	if err := v.QMP(t.Context(), "query-status", nil, nil); err == nil {
 		t.Error("the monitor of a dead QEMU answered")
 	}
@@ -115,7 +121,7 @@ func TestInitFails(t *testing.T) {
 	needQEMU(t)
 	c := guest(t, kit(t, exitKit))
 	_, err := Boot(t.Context(), c)
-	wantError(t, err, "guest a: QEMU ended; its console: ")
+	wantError(t, err, "guest a: QEMU ended: the guest reset itself; its console: ")
 	wantError(t, err, "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000300")
 	left(t, c)
 }

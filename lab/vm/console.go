@@ -9,8 +9,9 @@ import (
 
 const consoleName = "console"
 
-// consoleLines is how much of a console is worth reading in a report.
-const consoleLines = 40
+// consoleLines is how much of a console is worth reading in a report: the registers
+// and calls of a panic are 50 lines, and what it is about stands before them.
+const consoleLines = 100
 
 // readConsole returns the end of what a guest's kernel printed.
 func readConsole(path string) string {

@@ -42,9 +42,12 @@ func buildDir(t *testing.T) string {
 var (
 	buildVmdisk = sync.OnceValues(func() (string, error) { return peer.Build(context.Background(), "./cmd/vmdisk", built.dir) })
 	buildExit   = sync.OnceValues(func() (string, error) { return peer.Build(context.Background(), "./lab/vm/testdata/exit", built.dir) })
+	buildPanic  = sync.OnceValues(func() (string, error) { return peer.Build(context.Background(), "./lab/vm/testdata/panic", built.dir) })
 	realKit     = sync.OnceValues(func() (*Kit, error) { return kitWith(buildVmdisk, "kit") })
 	// exitKit has a small init that gives up: for guests that need not get far.
 	exitKit = sync.OnceValues(func() (*Kit, error) { return kitWith(buildExit, "exit-kit") })
+	// panicKit has an init that takes its kernel down.
+	panicKit = sync.OnceValues(func() (*Kit, error) { return kitWith(buildPanic, "panic-kit") })
 )
 
 func kitWith(program func() (string, error), name string) (*Kit, error) {
