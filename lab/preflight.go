@@ -46,7 +46,7 @@ func (m *matrix) missing(ctx context.Context, c spec.Cell) []string {
 	var why []string
 	need := int64(0)
 	if c.Client == spec.ClientGuest {
-		why = append(why, vm.Missing(ctx, m.spec.Guest, c.Setup)...)
+		why = append(why, vm.Missing(ctx, m.spec.Guest, c.Setup, c.FileSystem)...)
 		need = int64(c.Nodes) * (m.spec.Guest.Memory + guestOverhead)
 	} else if m.spec.Guest.Engine == "fio" {
 		why = append(why, lacksFio()...)

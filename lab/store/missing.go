@@ -248,8 +248,6 @@ func (p *preflight) pci(address string) {
 		p.add("%s is a PCI device: device=nvme-userspace or device=vfio-pci of guests take it", address)
 	case !p.host.exists(dir):
 		p.add("this host has no PCI device %s: see lspci -D", address)
-	case !p.host.exists("/sys/bus/pci/drivers/vfio-pci/" + strings.ToLower(address)):
-		p.add("PCI device %s is not bound to vfio-pci: modprobe vfio-pci, and driverctl set-override %s vfio-pci", address, address)
 	}
 }
 

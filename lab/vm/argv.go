@@ -38,6 +38,9 @@ func Argv(c Config) ([]string, error) {
 	return a.words, nil
 }
 
+// panicDevice tells of a guest's panic by an event.
+const panicDevice = "pvpanic-pci"
+
 // argv collects words.
 type argv struct{ words []string }
 
@@ -112,7 +115,7 @@ func (a *argv) channels(c Config) {
 	a.add("-device", virtio(c, "virtio-serial")+",id=ports", "-chardev", socket("agent-socket", agentName),
 		"-device", "virtserialport,id="+idAgent+",bus=ports.0,chardev=agent-socket,name="+agent.Port)
 	if c.Guest.Machine != machineMicroVM {
-		a.add("-device", "pvpanic-pci") // tells of a panic by an event
+		a.add("-device", panicDevice)
 	}
 }
 

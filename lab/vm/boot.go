@@ -131,7 +131,7 @@ func (v *VM) start(ctx context.Context, c Config, words []string) error {
 		return err
 	}
 	defer forAgent.Close()
-	cpus, err := nodeCPUs(c.Setup.NUMA)
+	cpus, err := theHost.nodeCPUs(c.Setup.NUMA)
 	if err != nil {
 		return err
 	}

@@ -19,17 +19,19 @@ import (
 )
 
 // Missing says why guests of a set-up can't run on this host, one reason each with
-// its remedy; none means that they can. It asks QEMU what it has, and starts no
-// guest but where only KVM would do and is not asked for. What depends on a disk is
-// the matter of who makes the disk.
-func Missing(ctx context.Context, guest spec.Guest, setup spec.Setup) []string {
+// its remedy; none means that they can. fileSystem is what the guests mount, see
+// Config.FileSystem. It asks QEMU what it has, and starts no guest but where only KVM
+// would do and is not asked for. What depends on a disk is the matter of who makes
+// the disk.
+func Missing(ctx context.Context, guest spec.Guest, setup spec.Setup, fileSystem string) []string {
 	if runtime.GOARCH != "amd64" {
 		return []string{"guests are x86-64 and run on such a host only"}
 	}
 	if _, err := exec.LookPath(QEMU); err != nil {
 		return []string{"QEMU is not installed: apt-get install qemu-system-x86"}
 	}
-	why := slices.Concat(lacksBoot(guest, setup), lacksDevice(ctx, guest, setup), lacksNode(setup.NUMA))
+	c := Config{Guest: guest, Setup: setup, FileSystem: fileSystem}
+	why := slices.Concat(lacksBoot(c), lacksQEMU(ctx, c), lacksDevice(ctx, c), theHost.lacksNode(setup.NUMA))
 	if setup.AIO == "io_uring" && !blockless(setup.Device) {
 		why = append(why, asked(ctx, "io_uring", lacksIOUring)...)
 	}
@@ -37,19 +39,19 @@ func Missing(ctx context.Context, guest spec.Guest, setup spec.Setup) []string {
 }
 
 // lacksBoot is about kernel, modules and image.
-func lacksBoot(guest spec.Guest, setup spec.Setup) []string {
+func lacksBoot(c Config) []string {
 	var why []string
-	if guest.Image != "" {
-		if err := unix.Access(guest.Image, unix.R_OK); err != nil {
-			why = append(why, fmt.Sprintf("guest image %s: %v", guest.Image, err))
+	if c.Guest.Image != "" {
+		if err := unix.Access(c.Guest.Image, unix.R_OK); err != nil {
+			why = append(why, fmt.Sprintf("guest image %s: %v", c.Guest.Image, err))
 		}
 	}
-	if guest.Boot != bootKernel {
+	if c.Guest.Boot != bootKernel {
 		return why
 	}
-	k, err := findKernel(guest.Kernel)
+	k, err := findKernel(c.Guest.Kernel)
 	if err == nil {
-		_, err = guestModules(k, Config{Guest: guest, Setup: setup})
+		_, err = guestModules(k, c)
 	}
 	if err != nil {
 		why = append(why, err.Error())
@@ -57,34 +59,62 @@ func lacksBoot(guest spec.Guest, setup spec.Setup) []string {
 	return why
 }
 
-// deviceNames are QEMU's names of devices, for -device help.
-var deviceNames = map[string]string{
-	virtioBlk: "virtio-blk-pci", nvmeUserspace: "virtio-blk-pci", virtioSCSI: "virtio-scsi-pci", ide: "ide-hd", nvme: "nvme",
-	vhostUserBlk: "vhost-user-blk-pci", vhostSCSI: "vhost-scsi-pci", vfioPCI: "vfio-pci",
-}
-
-func lacksDevice(ctx context.Context, guest spec.Guest, setup spec.Setup) []string {
+// lacksQEMU is about what this QEMU was built with. No answer of it is not the answer
+// that it has nothing: what is wrong shows when a guest is booted.
+func lacksQEMU(ctx context.Context, c Config) []string {
 	var why []string
 	names := asked(ctx, "devices", listDevices)
-	// No names: QEMU gave no answer. That shows when a guest is booted.
-	if name := deviceNames[setup.Device]; name != "" && names != nil && !slices.Contains(names, name) {
-		why = append(why, fmt.Sprintf("this QEMU has no device %s: install one that was built with it", name))
+	for _, name := range deviceNames(c) {
+		if names != nil && !slices.Contains(names, name) {
+			why = append(why, fmt.Sprintf("this QEMU has no device %s: install one that was built with it", name))
+		}
 	}
-	if guest.Machine == machineMicroVM && hostKHz() == 0 {
+	machines := asked(ctx, "machines", listMachines)
+	if machines != nil && !slices.Contains(machines, c.Guest.Machine) {
+		why = append(why, fmt.Sprintf("this QEMU has no machine %s: install one that was built with it, or set guest.machine to one of pc, q35, microvm that `%s -machine help` lists", c.Guest.Machine, QEMU))
+	}
+	return why
+}
+
+// deviceNames are the devices that a guest is made of, by QEMU's names.
+func deviceNames(c Config) []string {
+	names := []string{virtio(c, "virtio-serial"), "virtserialport"}
+	if c.Guest.Machine != machineMicroVM {
+		names = append(names, panicDevice)
+	}
+	switch device := c.Setup.Device; device {
+	case virtioBlk, nvmeUserspace:
+		names = append(names, virtio(c, "virtio-blk"))
+	case virtioSCSI:
+		names = append(names, virtio(c, "virtio-scsi"), "scsi-hd")
+	case vhostUserBlk, vhostSCSI:
+		names = append(names, virtio(c, device))
+	case ide:
+		names = append(names, "ide-hd")
+	case nvme, vfioPCI:
+		names = append(names, device)
+	}
+	if c.Guest.Image != "" {
+		names = append(names, virtio(c, "virtio-blk"))
+	}
+	return distinct(names)
+}
+
+func lacksDevice(ctx context.Context, c Config) []string {
+	var why []string
+	if c.Guest.Machine == machineMicroVM && hostKHz() == 0 {
 		why = append(why, "machine microvm hangs unless it is told the rate of the TSC, which this host's /proc/cpuinfo does not show: use machine pc or q35")
 	}
-	if guest.Machine == machineMicroVM && setup.IOThread && !hasKVM(ctx, guest.Accel) {
+	if c.Guest.Machine == machineMicroVM && c.Setup.IOThread && !hasKVM(ctx, c.Guest.Accel) {
 		why = append(why, noMMIOThread)
 	}
-	switch setup.Device {
+	switch c.Setup.Device {
 	case vhostSCSI:
 		if _, err := os.Stat("/dev/vhost-scsi"); err != nil {
 			why = append(why, "there is no /dev/vhost-scsi: modprobe vhost_scsi, on a kernel that has it")
 		}
 	case vfioPCI, nvmeUserspace:
-		if _, err := os.Stat("/dev/vfio/vfio"); err != nil {
-			why = append(why, "there is no /dev/vfio/vfio: modprobe vfio-pci, on a host with an IOMMU, and bind the device to it")
-		}
+		why = append(why, theHost.lacksVFIO(c.Setup)...)
 	}
 	return why
 }
@@ -141,6 +171,21 @@ func listDevices(ctx context.Context) ([]string, error) {
 	for line := range strings.Lines(string(out)) {
 		if rest, ok := strings.CutPrefix(line, `name "`); ok {
 			name, _, _ := strings.Cut(rest, `"`)
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+func listMachines(ctx context.Context) ([]string, error) {
+	out, err := exec.CommandContext(ctx, QEMU, "-machine", "help").Output()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for line := range strings.Lines(string(out)) {
+		// "pc    Standard PC (i440FX + PIIX, 1996) (alias of pc-i440fx-7.2)" behind a title.
+		if name, _, ok := strings.Cut(line, " "); ok && name != "Supported" {
 			names = append(names, name)
 		}
 	}

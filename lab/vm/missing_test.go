@@ -17,7 +17,11 @@ func why(t *testing.T, change func(*spec.Guest, *spec.Setup)) string {
 	t.Helper()
 	g, s := plain().Guest, spec.Defaults()
 	change(&g, &s)
-	reasons := Missing(t.Context(), g, s)
+	return oneLineEach(t, Missing(t.Context(), g, s, "none"))
+}
+
+func oneLineEach(t *testing.T, reasons []string) string {
+	t.Helper()
 	for _, r := range reasons {
 		if strings.Contains(r, "\n") {
 			t.Errorf("%q is more than a line", r)
@@ -43,6 +47,7 @@ func TestMissing(t *testing.T) {
 		{"guest image /none.img: no such file or directory", func(g *spec.Guest, _ *spec.Setup) { g.Image, g.Boot = "/none.img", "image" }},
 		{"this host has no NUMA node 7", func(_ *spec.Guest, s *spec.Setup) { s.NUMA = "7:7" }},
 		{"this host has no NUMA node 7", func(_ *spec.Guest, s *spec.Setup) { s.NUMA = "0:7" }},
+		{"kernel 9.9.9-test has no virtio_mmio", func(g *spec.Guest, _ *spec.Setup) { g.Kernel, g.Machine = kernel, "microvm" }},
 		{"machine microvm has iothreads only with KVM", func(g *spec.Guest, s *spec.Setup) { g.Machine, g.Accel, s.IOThread = "microvm", "tcg", true }},
 	} {
 		if got := why(t, c.change); got != c.want && !strings.HasPrefix(got, c.want) {
@@ -83,22 +88,51 @@ func TestMissingWithoutQEMU(t *testing.T) {
 	}
 }
 
+// TestMissingModules: a file system that is to be mounted needs its module.
+func TestMissingModules(t *testing.T) {
+	t.Parallel()
+	needQEMU(t)
+	g := plain().Guest
+	g.Kernel = fakeKernel(t, fakeDeps, "")
+	for fileSystem, want := range map[string]string{
+		"none": "", "xfs": "", "": "",
+		"ext4": `kernel 9.9.9-test has no ext4, which device=virtio-blk on machine pc with guest-scheduler=default and file system "ext4" needs: set guest.kernel`,
+	} {
+		got := oneLineEach(t, Missing(t.Context(), g, spec.Defaults(), fileSystem))
+		if !strings.HasPrefix(got, want) || want == "" && got != "" {
+			t.Errorf("%q: %q, want %q", fileSystem, got, want)
+		}
+	}
+}
+
+// helps is a QEMU that lists some of its parts.
+const helps = `case "$*" in
+*io_uring*) echo "qemu: -blockdev: aio=io_uring was specified, but is not supported in this build" >&2; exit 1;;
+"-machine help") echo "Supported machines are:"; echo "microvm              microvm (i386)"; echo "pc   Standard PC (i440FX + PIIX, 1996) (alias of pc-i440fx-7.2)";;
+*) for d in virtio-blk-pci virtio-serial-pci virtserialport pvpanic-pci; do echo "name \"$d\", bus PCI"; done;;
+esac`
+
 func TestMissingDevice(t *testing.T) {
-	fakePATH(t, `echo 'name "virtio-blk-pci", bus PCI'`)
+	fakePATH(t, helps)
 	if got := why(t, func(*spec.Guest, *spec.Setup) {}); got != "" {
 		t.Errorf("%q", got)
 	}
 	got := why(t, func(_ *spec.Guest, s *spec.Setup) { s.Device = virtioSCSI })
-	if got != "this QEMU has no device virtio-scsi-pci: install one that was built with it" {
+	if got != "this QEMU has no device virtio-scsi-pci: install one that was built with it | this QEMU has no device scsi-hd: install one that was built with it" {
 		t.Errorf("%q", got)
 	}
 }
 
+func TestMissingMachine(t *testing.T) {
+	fakePATH(t, helps)
+	got := why(t, func(g *spec.Guest, _ *spec.Setup) { g.Machine = machineQ35 })
+	if want := "this QEMU has no machine q35: install one that was built with it, or set guest.machine to one of"; !strings.HasPrefix(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 func TestMissingIOUring(t *testing.T) {
-	fakePATH(t, `case "$*" in
-*io_uring*) echo "qemu: -blockdev: aio=io_uring was specified, but is not supported in this build" >&2; exit 1;;
-esac
-echo 'name "virtio-blk-pci"'`)
+	fakePATH(t, helps)
 	got := why(t, func(_ *spec.Guest, s *spec.Setup) { s.AIO = "io_uring" })
 	if !strings.HasPrefix(got, "QEMU cannot use aio=io_uring here: ") || !strings.HasSuffix(got, "not supported in this build") {
 		t.Errorf("%q", got)
@@ -154,7 +188,7 @@ func TestParseCPUs(t *testing.T) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
-	if set, err := nodeCPUs("0:0"); err != nil || set.Count() < 1 || set.Count() > 2*runtime.NumCPU() {
+	if set, err := theHost.nodeCPUs("0:0"); err != nil || set.Count() < 1 || set.Count() > 2*runtime.NumCPU() {
 		t.Errorf("CPUs of node 0: %v, %v", set, err)
 	}
 }
