@@ -43,6 +43,6 @@ func Example() {
 	_ = d.Zero(ctx, 0, d.Size(), disk.MayTrim)
 	fmt.Println(drv.Allocated())
 	// Output:
-	// 65536
+	// 4096
 	// 0
 }

@@ -149,6 +149,41 @@ func TestZeroFreesChunks(t *testing.T) {
 	}
 }
 
+// A chunk takes memory for its first write alone; a later one outside of that
+// takes the rest and keeps what was there.
+func TestChunksGrow(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	for _, c := range []struct{ first, second, want int64 }{
+		{16384, 16384 + 100, 8192}, {16384, 16384 + 8000, 65536}, {16384, 0, 65536}, {0, 65000, 65536}, {61440, 57344, 65536},
+	} {
+		d, drv := open(t, 1<<20)
+		model := make([]byte, 65536)
+		for i, off := range []int64{c.first, c.second} {
+			p := bytes.Repeat([]byte{byte(i + 1)}, int(min(5000, 65536-off)))
+			copy(model[off:], p)
+			if err := d.WriteAt(ctx, p, off, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := bytes.Repeat([]byte{0xff}, 65536)
+		for off := 0; off < len(got); off += 3000 { // before, across and behind what there is memory for
+			if err := d.ReadAt(ctx, got[off:min(off+3000, len(got))], int64(off)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !bytes.Equal(got, model) {
+			t.Errorf("%+v: the content differs", c)
+		}
+		if n := drv.Allocated(); n != c.want {
+			t.Errorf("%+v: %d bytes allocated", c, n)
+		}
+		if err := d.Zero(ctx, 0, 65536, 0); err != nil || drv.Allocated() != 0 {
+			t.Errorf("%+v: %d bytes allocated after zeroing (error %v)", c, drv.Allocated(), err)
+		}
+	}
+}
+
 func TestResize(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

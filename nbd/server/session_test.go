@@ -300,17 +300,20 @@ func (w *throttled) WriteAt(ctx context.Context, p []byte, off int64, f disk.Fla
 	return w.below.WriteAt(ctx, p, off, f)
 }
 
-// Inline writes that are seen to block are handed on.
+// Inline writes that are seen to block are handed on; those to memory are only
+// kept off the processor.
 func TestBlockingWritesMoveToWorkers(t *testing.T) {
 	t.Parallel()
 	for _, n := range []uint64{512, 256 << 10} {
-		w := &throttled{below: &below{d: memDisk(t, 1<<20)}}
-		p := serveDisk(t, disk.New(w, "throttled")).connect(t, nbd.Simple, "d")
-		for range 20 {
-			p.do(nbd.Request{Command: nbd.CmdWrite, Length: n}, make([]byte, n))
-		}
-		if w.inline.Load() < 3 || w.worker.Load() == 0 {
-			t.Errorf("%d bytes: %d writes inline, %d by workers", n, w.inline.Load(), w.worker.Load())
+		for _, kernel := range []bool{true, false} {
+			w := &throttled{below: &below{d: memDisk(t, 1<<20), info: func(i *disk.Info) { i.KernelIO = kernel }}}
+			p := serveDisk(t, disk.New(w, "throttled")).connect(t, nbd.Simple, "d")
+			for range 20 {
+				p.do(nbd.Request{Command: nbd.CmdWrite, Length: n}, make([]byte, n))
+			}
+			if w.inline.Load() < 3 || kernel != (w.worker.Load() > 0) {
+				t.Errorf("%d bytes, by the kernel %v: %d writes inline, %d by workers", n, kernel, w.inline.Load(), w.worker.Load())
+			}
 		}
 	}
 }
