@@ -19,8 +19,8 @@ const maxDepth = 32768
 // (unaligned or overlong operations, an emulated FUA or zero) is done
 // synchronously inside Submit, when nothing else of this queue is in flight.
 func (d *Disk) NewQueue(depth int) (Queue, error) {
-	if depth < 1 || depth > maxDepth {
-		return nil, d.wrap("queue", -1, 0, fmt.Errorf("depth %d is not between 1 and %d", depth, maxDepth))
+	if err := checkDepth(depth); err != nil {
+		return nil, d.wrap("queue", -1, 0, err)
 	}
 	drv, ok := d.drv.(Queuer)
 	if !ok || d.trace != nil {
@@ -36,6 +36,13 @@ func (d *Disk) NewQueue(depth int) (Queue, error) {
 		return newPoolQueue(d, depth), nil
 	}
 	return nil, d.wrap("queue", -1, 0, err)
+}
+
+func checkDepth(depth int) error {
+	if depth < 1 || depth > maxDepth {
+		return fmt.Errorf("depth %d is not between 1 and %d", depth, maxDepth)
+	}
+	return nil
 }
 
 var errOp = errors.New("malformed queue operation: unknown kind, or Len is not the length of Vec")

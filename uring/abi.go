@@ -3,6 +3,7 @@ package uring
 // The kernel's interface, include/uapi/linux/io_uring.h.
 
 const (
+	setupIOPoll       = 1 << 0
 	setupCQSize       = 1 << 3
 	setupClamp        = 1 << 4
 	setupRDisabled    = 1 << 6

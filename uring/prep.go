@@ -38,6 +38,9 @@ func (r *Ring) next(op opcode, t Target, user uint64) *sqe {
 	}
 	r.tail++
 	r.queued++
+	if r.polled != nil {
+		r.inflight++
+	}
 	return e
 }
 
@@ -138,6 +141,10 @@ func (r *Ring) Fallocate(t Target, mode uint32, off, n int64, user uint64) bool 
 // triggered: read fd until it is empty. When a completion has Last set, the
 // poll has ended and may be queued again.
 func (r *Ring) Poll(fd int, user uint64) bool {
+	if r.polled != nil {
+		r.watch(fd, user)
+		return true
+	}
 	e := r.next(opPollAdd, Target{FD: fd}, user)
 	if e != nil {
 		e.len, e.opFlags = pollAddMulti, unix.POLLIN
@@ -146,8 +153,12 @@ func (r *Ring) Poll(fd int, user uint64) bool {
 }
 
 // Cancel queues the cancellation of an operation that was submitted with user.
-// The operation still completes, with ECANCELED if it was stopped in time.
+// The operation still completes, with ECANCELED if it was stopped in time. On a
+// polled ring nothing can be cancelled.
 func (r *Ring) Cancel(user uint64) bool {
+	if r.polled != nil {
+		return true
+	}
 	e := r.next(opAsyncCancel, Target{FD: -1}, cancelUser)
 	if e != nil {
 		e.addr = user

@@ -53,6 +53,8 @@ type Ring struct {
 	closed    bool
 	wakeFD    int
 	wakeArmed bool
+
+	*polled // of a ring from NewPolled, else nil
 }
 
 // New sets up a ring for up to entries operations prepared at once (rounded up
@@ -223,6 +225,7 @@ func (r *Ring) Close() {
 			_ = unix.Close(fd) // nothing is written back through it
 		}
 	}
+	r.polled.close()
 	for _, m := range [][]byte{r.ring, r.sqes, r.iovs} {
 		if m != nil {
 			Free(m)

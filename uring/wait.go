@@ -44,7 +44,13 @@ func (r *Ring) Submit() error {
 // Wait submits what is prepared and blocks until at least n completions are
 // ready to Reap, a signal arrived, or Wake was called: the caller looks and
 // waits again.
+//
+// On a polled ring Wake ends a Wait only while no operation is in flight: else
+// the thread polls in the kernel until the first of them completes.
 func (r *Ring) Wait(n int) error {
+	if r.polled != nil {
+		return r.waitPolled(n)
+	}
 	if !r.wakeArmed {
 		if r.wakeArmed = r.Poll(r.wakeFD, wakeUser); !r.wakeArmed {
 			if err := r.Submit(); err != nil { // the ring was full
@@ -90,6 +96,9 @@ func (r *Ring) enter(minComplete, flags uint32, raw bool) error {
 
 // Reap copies completions that are ready into dst, without waiting.
 func (r *Ring) Reap(dst []Completion) (int, error) {
+	if r.polled != nil {
+		return r.reapPolled(dst)
+	}
 	n := r.take(dst)
 	if n == 0 && len(dst) > 0 && atomic.LoadUint32(r.sqFlags)&(sqCQOverflow|sqTaskrun) != 0 {
 		if err := r.enter(0, enterGetEvents, true); err != nil {
@@ -113,6 +122,9 @@ func (r *Ring) take(dst []Completion) int {
 		n++
 	}
 	atomic.StoreUint32(r.cqHead, head)
+	if r.polled != nil {
+		r.inflight -= n
+	}
 	return n
 }
 

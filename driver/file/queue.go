@@ -23,7 +23,7 @@ func (f *File) NewQueue(depth int) (disk.Queue, error) {
 	case f.opts.AIO != IOUring && f.inMemory:
 		return nil, disk.ErrInline
 	}
-	q, err := newRingQueue(f, depth)
+	q, err := newRingQueue(f, depth, uring.New)
 	if err != nil && f.opts.AIO != IOUring {
 		return nil, errors.Join(errors.ErrUnsupported, err)
 	}
@@ -50,7 +50,8 @@ type ringQueue struct {
 	workers workers
 	ready   []*slot // done inside Submit
 	patience
-	owned bool // the owner's goroutine is locked to its thread
+	polls *polls // nil: completions are not polled for
+	owned bool   // the owner's goroutine is locked to its thread
 
 	wakeOn <-chan struct{} // the Done channel that wakes the ring
 	unwake func() bool
@@ -72,22 +73,32 @@ type watch struct {
 // watchUser marks the ring's completions that belong to watches.
 const watchUser = uint64(1) << 62
 
-func newRingQueue(f *File, depth int) (*ringQueue, error) {
-	ring, err := uring.New(min(depth+8, uring.MaxEntries))
+func newRingQueue(f *File, depth int, newRing func(entries int) (*uring.Ring, error)) (*ringQueue, error) {
+	ring, err := newRing(ringEntries(depth))
 	if err != nil {
 		return nil, err
 	}
-	q := &ringQueue{f: f, ring: ring, target: uring.Target{FD: 0, Fixed: true},
+	q := &ringQueue{f: f,
 		slots: make([]slot, depth), ready: make([]*slot, 0, depth), free: make([]uint32, depth), events: make([]uring.Completion, min(depth+8, 256))}
 	for i := range q.slots {
 		q.slots[i].index = uint32(i)
 		q.free[i] = uint32(depth - 1 - i)
 	}
-	if err := ring.RegisterFiles(f.fd); err != nil {
-		q.target = uring.Target{FD: f.fd}
-	}
+	q.use(ring)
 	q.workers.start(q, depth)
 	return q, nil
+}
+
+// ringEntries leaves room for watches and cancellations.
+func ringEntries(depth int) int { return min(depth+8, uring.MaxEntries) }
+
+// use makes ring the one that operations go to.
+func (q *ringQueue) use(ring *uring.Ring) {
+	q.ring, q.target = ring, uring.Target{FD: 0, Fixed: true}
+	if err := ring.RegisterFiles(q.f.fd); err != nil {
+		q.target = uring.Target{FD: q.f.fd}
+	}
+	q.workers.ring.Store(ring)
 }
 
 // own locks the calling goroutine to its thread until Close: the ring serves one
@@ -135,6 +146,9 @@ func (q *ringQueue) inflight() int { return len(q.slots) - len(q.free) }
 
 func (q *ringQueue) Submit(ops []disk.Op) (int, error) {
 	q.own()
+	if ready, err := q.endPolling(); !ready || err != nil {
+		return 0, err
+	}
 	n := 0
 	for ; n < len(ops) && len(q.free) > 0; n++ {
 		s := &q.slots[q.free[len(q.free)-1]]
@@ -155,7 +169,7 @@ func (q *ringQueue) Submit(ops []disk.Op) (int, error) {
 // ring is full.
 func (q *ringQueue) start(s *slot) bool {
 	switch {
-	case q.atOnce(s):
+	case q.called(s), q.atOnce(s):
 		q.ready = append(q.ready, s)
 		return true
 	case !q.suits(s):
@@ -175,6 +189,9 @@ const maxRW = 1<<31 - pageSize
 func (q *ringQueue) suits(s *slot) bool {
 	switch s.Kind {
 	case disk.Read, disk.Write:
+		if q.polls.giveUp() {
+			return false
+		}
 		if len(s.Vec) > uring.MaxIovecs || s.Len > maxRW {
 			return false
 		}
@@ -276,6 +293,9 @@ func (q *ringQueue) wait(ctx context.Context, n int) error {
 		}
 	}
 	if q.workers.busy > 0 || len(q.watches) > 0 {
+		if q.ring.Polling() {
+			return nil // the kernel would look at the device alone; Reap looks at all
+		}
 		n = 1
 	}
 	return q.ring.Wait(min(n, q.inflight()+len(q.watches)))
@@ -303,6 +323,7 @@ func (q *ringQueue) complete(e uring.Completion) (disk.Completion, bool) {
 		return q.finish(s, nil), true
 	case err == nil, err == unix.EAGAIN, err == unix.EINTR, err == unix.ECANCELED, err == unix.EINVAL, err == unix.EOPNOTSUPP:
 		// Short or refused: the ordinary way finishes it, or tells what is wrong.
+		q.polls.answered(s, err)
 		q.workers.do(s)
 		return disk.Completion{}, false
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/uring"
 )
 
 // maxWorkers bounds the threads that one queue's slow operations can take.
@@ -16,6 +17,7 @@ const maxWorkers = 32
 // started when they are needed and end with stop.
 type workers struct {
 	q       *ringQueue
+	ring    atomic.Pointer[uring.Ring] // woken by workers; q.ring, which may be replaced
 	work    chan *slot
 	done    chan *slot // never blocks: room for every slot
 	busy    int        // operations handed over and not yet taken back
@@ -46,7 +48,7 @@ func (w *workers) serve() {
 	for s := range w.work {
 		s.err = w.q.f.perform(&s.ctx, &s.Op)
 		w.done <- s
-		w.q.ring.Wake()
+		w.ring.Load().Wake()
 	}
 }
 
