@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +49,9 @@ type Config struct {
 	// Gate, if not nil, is called once, when the first phase is laid out and open and
 	// its workers wait. The first I/O is issued when it returns; on an error none is.
 	Gate func(context.Context) error
+	// Strict: a job whose disk cannot be polled fails, as in fio, instead of running
+	// without polling.
+	Strict bool
 }
 
 // Status is the state of a run for a progress line.
@@ -95,7 +99,7 @@ func (r *runState) now() int64 { return int64(time.Since(r.start)) }
 // issued, what is in flight is waited for, and results are marked.
 func Run(ctx context.Context, cfg Config) (*result.Run, error) {
 	r := &runState{cfg: cfg, start: time.Now(), disks: map[diskKey]*sharedDisk{}, flows: map[int64]*flow{}, done: map[string]*doneGroup{}}
-	r.out = &result.Run{Started: r.start, Notes: cfg.Plan.Notes}
+	r.out = &result.Run{Started: r.start, Notes: slices.Clone(cfg.Plan.Notes)}
 	for _, j := range cfg.Plan.Jobs {
 		w := newWorker(r, j)
 		r.workers = append(r.workers, w)

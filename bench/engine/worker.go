@@ -238,6 +238,12 @@ func (w *worker) queue(t *target) (disk.Queue, error) {
 	if w.fake() {
 		return &nothing{done: make([]disk.Completion, 0, w.job.Depth+1)}, nil
 	}
+	if w.job.Hipri {
+		q, err := w.pollQueue(t)
+		if q != nil || err != nil {
+			return q, err
+		}
+	}
 	return t.d.NewQueue(w.job.Depth + 1)
 }
 

@@ -7,9 +7,19 @@ import (
 )
 
 type engineInfo struct {
-	sync   bool   // one I/O at a time, whatever iodepth says
+	sync   bool // one I/O at a time, whatever iodepth says
+	polls  polling
 	refuse string // why this engine cannot run a job here
 }
+
+// polling is what hipri= does to an engine's I/O.
+type polling int
+
+const (
+	noPolling polling = iota // the engine has no such option
+	byRing                   // all completions are polled for
+	byCalls                  // each call asks for it, or hipri_percentage of them
+)
 
 const (
 	notDisk      = "it does no disk I/O"
@@ -20,9 +30,9 @@ const (
 // the same queue, and differs in depth alone.
 var engines = map[string]engineInfo{
 	"sync": {sync: true}, "psync": {sync: true}, "vsync": {sync: true}, "pvsync": {sync: true},
-	"pvsync2": {sync: true}, "mmap": {sync: true}, "null": {sync: true}, "splice": {sync: true},
-	"libaio": {}, "io_uring": {}, "posixaio": {}, "windowsaio": {}, "solarisaio": {}, "sg": {}, "nbd": {},
-	"vmdisk": {},
+	"pvsync2": {sync: true, polls: byCalls}, "mmap": {sync: true}, "null": {sync: true}, "splice": {sync: true},
+	"libaio": {}, "io_uring": {polls: byRing}, "posixaio": {}, "windowsaio": {}, "solarisaio": {}, "sg": {}, "nbd": {},
+	"vmdisk": {polls: byRing},
 
 	"io_uring_cmd": {refuse: "it sends NVMe commands to a character device, which is no disk URL"},
 	"net":          {refuse: notDisk}, "netsplice": {refuse: notDisk}, "cpuio": {refuse: notDisk}, "rdma": {refuse: notDisk},

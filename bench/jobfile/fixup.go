@@ -18,7 +18,7 @@ func minHeader(kind string) int64 {
 // by fio's rules.
 func (r *resolver) fixup(a *applier) error {
 	j := a.job
-	for _, f := range []func(*applier) error{r.fixBlocks, r.fixDepth, r.fixTimes, r.fixVerify, r.fixBuffers} {
+	for _, f := range []func(*applier) error{r.fixBlocks, r.fixDepth, r.fixPolling, r.fixTimes, r.fixVerify, r.fixBuffers} {
 		if err := f(a); err != nil {
 			return err
 		}
@@ -70,6 +70,30 @@ func (r *resolver) fixDepth(a *applier) error {
 	if j.LatencyTarget > 0 && j.LatencyWindow == 0 {
 		j.LatencyWindow = 5 * time.Second
 	}
+	return nil
+}
+
+// fixPolling sees to hipri where it cannot be meant: fio takes the option for
+// unknown under another engine, and fails I/O through the page cache that an engine
+// would have to poll for.
+func (r *resolver) fixPolling(a *applier) error {
+	j := a.job
+	polls, why := engines[j.Engine].polls, ""
+	switch {
+	case a.set["hipri_percentage"] && polls != byCalls:
+		why = fmt.Sprintf("hipri_percentage: ioengine %s does not have it, only pvsync2", j.Engine)
+	case j.Hipri && polls == noPolling:
+		why = fmt.Sprintf("hipri: ioengine %s does not have it, only io_uring, pvsync2 and vmdisk", j.Engine)
+	case j.Hipri && polls == byRing && !j.Direct:
+		why = "hipri: only I/O past the page cache can be polled for; add direct=1"
+	}
+	if why != "" && r.p.Strict {
+		return errors.New(why)
+	}
+	if why != "" {
+		r.note(j.Pos, true, why+"; it has no effect")
+	}
+	j.Hipri = j.Hipri && polls != noPolling && (polls == byCalls || j.Direct) && j.HipriShare > 0
 	return nil
 }
 

@@ -167,7 +167,8 @@ type Job struct {
 	LatencyRun    bool
 	CPUs          []int
 	CPUSplit      bool
-	Hipri         bool
+	Hipri         bool // completions are polled for
+	HipriShare    int  // percent of the I/Os of an engine that polls by calls
 
 	Verify         string // "" none
 	VerifyPattern  []byte
@@ -245,6 +246,10 @@ type KV struct{ Key, Value string }
 // SyncEngine reports whether fio runs this engine one I/O at a time.
 func (j *Job) SyncEngine() bool { return engines[j.Engine].sync }
 
+// PollsByCalls reports whether hipri polls in each call of this engine, rather
+// than for all I/Os in flight.
+func (j *Job) PollsByCalls() bool { return engines[j.Engine].polls == byCalls }
+
 // Fixed returns the block size of direction d if there is only one, else 0.
 func (j *Job) Fixed(d int) int64 {
 	if j.MinBS[d] == j.MaxBS[d] {
@@ -309,6 +314,10 @@ func (j *Job) describeRun(add func(k, v string), per func([Dirs]int64) string) {
 	add("iodepth", strconv.Itoa(j.Depth))
 	add("direct", strconv.FormatBool(j.Direct))
 	add("sync", j.Sync)
+	add("hipri", strconv.FormatBool(j.Hipri))
+	if j.Hipri && j.HipriShare < 100 {
+		add("hipri_percentage", strconv.Itoa(j.HipriShare))
+	}
 	add("runtime", j.Runtime.String())
 	add("time_based", strconv.FormatBool(j.TimeBased))
 	add("ramp_time", j.RampTime.String())

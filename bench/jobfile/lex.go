@@ -49,6 +49,8 @@ type Note struct {
 	Text string
 	// Warning marks a note about a line that fio reads otherwise than most people do.
 	Warning bool
+	// Found marks a note on what was found out when the job ran.
+	Found bool
 }
 
 // String returns "file:line: text".

@@ -54,7 +54,7 @@ var notedOptions = map[string]option{
 	"verify_header_seed":    noted("the seed in the header is not compared, the checksum is"),
 	"verify_policy":         noted("all completed writes are verified"),
 	"replay_time_scale":     noted("no trace is replayed"), "replay_skip": noted("no trace is replayed"),
-	"hipri": noted(nRing), "hipri_percentage": noted(nRing), "fixedbufs": noted(nRing), "registerfiles": noted(nRing),
+	"fixedbufs": noted(nRing), "registerfiles": noted(nRing),
 	"sqthread_poll": noted(nRing), "sqthread_poll_cpu": noted(nRing), "nonvectored": noted(nRing), "uncached": noted(nRing),
 	"userspace_reap": noted(nRing), "nowait": noted(nRing), "force_async": noted(nRing), "cmd_type": noted(nRing),
 	"libaio_vectored": noted(nRing), "uri": noted("give the server as --disk nbd://… or nbd+unix://…"),

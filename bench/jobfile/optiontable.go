@@ -110,6 +110,8 @@ var engineOptions = map[string]option{
 	"iodepth_batch":              isInt(0, 65536, func(j *Job) *int { return &j.Batch }),
 	"iodepth_batch_complete_min": isInt(0, 65536, func(j *Job) *int { return &j.BatchMin }),
 	"iodepth_batch_complete_max": isInt(0, 65536, func(j *Job) *int { return &j.BatchMax }),
+	"hipri":                      isFlag(func(j *Job) *bool { return &j.Hipri }),
+	"hipri_percentage":           isInt(0, 100, func(j *Job) *int { return &j.HipriShare }),
 	"iodepth_low":                isInt(0, 65536, func(j *Job) *int { return &j.DepthLow }),
 	"direct":                     isBool(func(j *Job) *bool { return &j.Direct }),
 	"buffered":                   {apply: applyBuffered},

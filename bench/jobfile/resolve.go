@@ -22,7 +22,7 @@ func defaults() Job {
 		BS: [Dirs]int64{4096, 4096, 4096}, Generator: "tausworthe", Distribution: Distribution{Kind: "random", Center: -1},
 		PercentRandom: [Dirs]int{100, 100, 100}, RandRepeat: true, RandSeed: 0x89, Loops: 1, ThinkBlocks: 1,
 		RateCycle: time.Second, Engine: "psync", Depth: 1, Batch: 1, BatchMin: 1, LatencyPct: 100,
-		DoVerify: true, Scramble: true, CompressChunk: 512, ExitWhat: "group", UnifiedRW: "none",
+		HipriShare: 100, DoVerify: true, Scramble: true, CompressChunk: 512, ExitWhat: "group", UnifiedRW: "none",
 		Percentiles: slices.Clone(DefaultPercentiles), Precision: 2, Figures: 4, ClatPct: true, Stats: true, KBBase: 1024, PerJobLogs: true,
 		BWAvg: 500 * time.Millisecond, IOPSAvg: 500 * time.Millisecond,
 	}

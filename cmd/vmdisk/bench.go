@@ -141,16 +141,20 @@ func (b *benchFlags) run(c *cobra.Command, argv []string) error {
 		return usage(err)
 	}
 	for _, n := range plan.Notes {
-		kind := "note"
-		if n.Warning {
-			kind = "warning"
-		}
-		fmt.Fprintf(c.ErrOrStderr(), "vmdisk: bench: %s: %s\n", kind, n)
+		printNote(c, n)
 	}
 	if b.dryRun {
 		return describeJobs(c.OutOrStdout(), plan)
 	}
 	return b.perform(c, plan)
+}
+
+func printNote(c *cobra.Command, n jobfile.Note) {
+	kind := "note"
+	if n.Warning {
+		kind = "warning"
+	}
+	fmt.Fprintf(c.ErrOrStderr(), "vmdisk: bench: %s: %s\n", kind, n)
 }
 
 func (b *benchFlags) check(files, fio []string) error {
@@ -209,6 +213,11 @@ func (b *benchFlags) perform(c *cobra.Command, plan *jobfile.Plan) (err error) {
 	p.end()
 	if r == nil {
 		return err
+	}
+	for _, n := range r.Notes {
+		if n.Found {
+			printNote(c, n)
+		}
 	}
 	err = errors.Join(err, b.report(w, r), r.Failed())
 	if err == nil && c.Context().Err() != nil {
