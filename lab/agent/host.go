@@ -144,8 +144,5 @@ func ServeSocket(ctx context.Context, path string, o Options) error {
 	if err != nil {
 		return fmt.Errorf("connect to the lab: %w; it makes the socket and starts this command itself", err)
 	}
-	defer c.Close()
-	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
-	defer stop()
-	return Serve(ctx, c, o)
+	return serveOn(ctx, c, o)
 }

@@ -78,8 +78,13 @@ func TestHostRun(t *testing.T) {
 	}
 	prepared(t, h.Conn(), Prepare{URL: "mem:8M", Filters: []string{"delay:write=100us"}})
 	res, err := started(t, h.Conn(), Run{JobFile: writes}).Wait(t.Context())
-	if err != nil || res.Err != "" || res.Jobs[0].Dirs[1].IOs != 256 || res.Jobs[0].Dirs[1].Clat.Min < 100e3 {
-		t.Errorf("%+v, %v", res, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The mean: fio counts an I/O's latency from the end of its submission, in which
+	// the process may lose the CPU for longer than the delay.
+	if d := res.Jobs[0].Dirs[1]; res.Err != "" || d.IOs != 256 || d.Clat.Mean < 100e3 {
+		t.Errorf("%q, %d I/Os with a mean of %v ns", res.Err, d.IOs, d.Clat.Mean)
 	}
 	if res.CPUBusy <= 0 || res.UserNS+res.SystemNS <= 0 {
 		t.Errorf("no CPU time: %+v", res)

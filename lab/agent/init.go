@@ -45,7 +45,7 @@ func guardedInit(o Options) (err error) {
 	if err := loopback(); err != nil {
 		fmt.Println("vmdisk agent:", err) // only servers within the guest would miss it
 	}
-	return ServePort(context.Background(), Port, o)
+	return ServeGuest(context.Background(), o)
 }
 
 func mountSystem() error {
@@ -134,10 +134,7 @@ func ServePort(ctx context.Context, name string, o Options) error {
 	if err != nil {
 		return err
 	}
-	defer port.Close()
-	stop := context.AfterFunc(ctx, func() { _ = port.Close() })
-	defer stop()
-	return Serve(ctx, port, o)
+	return serveOn(ctx, port, o)
 }
 
 func openPort(ctx context.Context, name string) (*os.File, error) {

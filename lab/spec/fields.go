@@ -67,6 +67,8 @@ var fields = []field{
 	{"guest.image-format", "image-format", oneOf(func(s *Spec) *string { return &s.Guest.ImageFormat }, "raw", "qcow2"), "format of the image; raw if an image is given"},
 	{"guest.boot", "boot", oneOf(func(s *Spec) *string { return &s.Guest.Boot }, "kernel", "image"),
 		"kernel: the kernel with vmdisk as init; image: the image by itself, which starts `vmdisk lab agent`"},
+	{"guest.channel", "channel", oneOf(func(s *Spec) *string { return &s.Guest.Channel }, "auto", "serial", "vsock"),
+		"how the lab talks to the agent in the guest: a virtio-serial port, vsock, or auto: vsock where host, QEMU and guest have it"},
 	{"guest.engine", "engine", oneOf(func(s *Spec) *string { return &s.Guest.Engine }, "vmdisk", "fio"),
 		"what runs the jobs: the built-in engine, or the fio of the image (of the host for host clients)"},
 	{"disk.size", "disk", bytes(func(s *Spec) *int64 { return &s.Disk.Size }, 1<<20, 1<<50, 4<<10), "virtual size of each disk"},
@@ -85,7 +87,7 @@ const noFileSystem = "none"
 func defaultSpec() *Spec {
 	return &Spec{
 		Client: ClientGuest, Nodes: 1, Repeats: 1,
-		Guest: Guest{Memory: 256 << 20, CPUs: 1, Machine: "pc", Accel: "auto", Kernel: "auto", Boot: "kernel", Engine: "vmdisk"},
+		Guest: Guest{Memory: 256 << 20, CPUs: 1, Machine: "pc", Accel: "auto", Kernel: "auto", Boot: "kernel", Channel: "auto", Engine: "vmdisk"},
 		Disk:  Disk{Size: 1 << 30, FileSystem: noFileSystem},
 		at:    map[string]Pos{},
 	}

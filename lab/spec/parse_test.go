@@ -78,7 +78,7 @@ func TestParseAll(t *testing.T) {
 name: all
 nodes: 3
 repeats: 5
-guest: {memory: 1.5G, cpus: 2, machine: q35, accel: tcg, kernel: /k, image: /i, engine: fio}
+guest: {memory: 1.5G, cpus: 2, machine: q35, accel: tcg, kernel: /k, image: /i, channel: serial, engine: fio}
 disk: {size: 2G, data: 1G}
 devices: [/dev/sdx, "0000:44:00.0"]
 workloads:
@@ -111,7 +111,7 @@ sweeps:
     axes: {cluster-size: [default, 64KiB], format: [raw, qcow2]}
     exclude: [{cluster-size: 65536, format: raw}]
 `)
-	if want := (Guest{Memory: 3 << 29, CPUs: 2, Machine: "q35", Accel: "tcg", Kernel: "/k", Image: "/i", ImageFormat: "raw", Boot: "kernel", Engine: "fio"}); s.Guest != want {
+	if want := (Guest{Memory: 3 << 29, CPUs: 2, Machine: "q35", Accel: "tcg", Kernel: "/k", Image: "/i", ImageFormat: "raw", Boot: "kernel", Channel: "serial", Engine: "fio"}); s.Guest != want {
 		t.Errorf("guest %+v", s.Guest)
 	}
 	if s.Client != ClientGuest || s.Nodes != 3 || s.Repeats != 5 || s.Title != "all" || s.Disk != (Disk{2 << 30, 1 << 30, "none"}) {

@@ -24,14 +24,14 @@ func TestSet(t *testing.T) {
 	s := mustParse(t, two)
 	for _, kv := range []string{
 		"nodes=3", "repeats=2", "client=guest", "memory=1G", "cpus=2", "machine=q35", "accel=tcg", "kernel=/k", "image=/i", "image-format=qcow2",
-		"boot=kernel", "engine=fio", "disk=2G", "data=1G", "file-system=ext4", "devices=/dev/x,/dev/y", "runtime=5", "timeout=6", "size=1M",
+		"boot=kernel", "channel=vsock", "engine=fio", "disk=2G", "data=1G", "file-system=ext4", "devices=/dev/x,/dev/y", "runtime=5", "timeout=6", "size=1M",
 	} {
 		name, value, _ := strings.Cut(kv, "=")
 		if err := s.Set(name, value); err != nil {
 			t.Errorf("%s: %v", kv, err)
 		}
 	}
-	want := Guest{Memory: 1 << 30, CPUs: 2, Machine: "q35", Accel: "tcg", Kernel: "/k", Image: "/i", ImageFormat: "qcow2", Boot: "kernel", Engine: "fio"}
+	want := Guest{Memory: 1 << 30, CPUs: 2, Machine: "q35", Accel: "tcg", Kernel: "/k", Image: "/i", ImageFormat: "qcow2", Boot: "kernel", Channel: "vsock", Engine: "fio"}
 	if s.Guest != want || s.Nodes != 3 || s.Sweeps[0].Nodes != 0 || s.Repeats != 2 || s.Disk != (Disk{2 << 30, 1 << 30, "ext4"}) || len(s.Devices) != 2 {
 		t.Errorf("%+v", s)
 	}

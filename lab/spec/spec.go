@@ -56,6 +56,9 @@ type Guest struct {
 	// init, and Image's root only looked into for fio) or image (the image boots by
 	// itself and starts `vmdisk lab agent`).
 	Boot string
+	// Channel to the agent in the guest: serial (a virtio-serial port), vsock, or auto:
+	// vsock where the host has it.
+	Channel string
 	// Engine runs the workloads: vmdisk (the built-in engine) or fio (Image's, or
 	// the host's for host clients).
 	Engine string

@@ -117,11 +117,24 @@ func (a *argv) channels(c Config) {
 	if c.Guest.Machine != machineMicroVM {
 		a.add("-device", panicDevice)
 	}
+	a.vsock(c)
+}
+
+// vsock adds the guest's, and tells an image the port that waits for its agent; the
+// lab's own kernel has it in its command line.
+func (a *argv) vsock(c Config) {
+	if c.vsock.port == 0 {
+		return
+	}
+	a.add("-device", fmt.Sprintf("%s,id=vsock,guest-cid=%d", virtio(c, vhostVsock), c.vsock.cid))
+	if c.Guest.Boot == bootImage {
+		a.add("-fw_cfg", fmt.Sprintf("name=%s,string=%d", agent.VsockFile, c.vsock.port))
+	}
 }
 
 func (a *argv) boot(c Config) {
 	if c.Guest.Boot == bootKernel {
-		a.add("-kernel", c.Kit.Kernel, "-initrd", c.Kit.initramfs(c), "-append", c.Kit.cmdline())
+		a.add("-kernel", c.Kit.Kernel, "-initrd", c.Kit.initramfs(c), "-append", c.Kit.cmdline(c))
 	}
 	if c.Guest.Image == "" {
 		return

@@ -40,6 +40,7 @@ var groups = map[string][]variant{
 	"numa":     placements,
 	"guest":    guests,
 	"source":   drivers,
+	"vsock":    vsocks,
 }
 
 func device(name string, src spec.Source) func(*Config) {
@@ -190,6 +191,19 @@ var drivers = []variant{
 	{"vhost-user", device(vhostUserBlk, vhostUser)},
 	{"vhost-scsi", device(vhostSCSI, vhostWWPN)},
 	{"vfio", device(vfioPCI, vfio)},
+}
+
+func withVsock(change func(*Config)) func(*Config) {
+	return func(c *Config) { change(c); c.vsock = vsock{cid: 4711, port: 1110548332} }
+}
+
+var vsocks = []variant{
+	{"channel=serial", func(c *Config) { c.Guest.Channel = channelSerial }},
+	{"vsock", withVsock(func(*Config) {})},
+	{"vsock on microvm", withVsock(on("microvm", func(*Config) {}))},
+	{"vsock, boot=image", withVsock(func(c *Config) {
+		c.Guest.Boot, c.Guest.Image, c.Guest.ImageFormat, c.Kit = "image", "/data/root.raw", "raw", nil
+	})},
 }
 
 // TestArgv compares QEMU's command line for every value of every axis with what it

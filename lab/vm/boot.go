@@ -34,7 +34,8 @@ type VM struct {
 	dir     string
 	process *process
 	monitor *monitor
-	agent   net.Conn
+	serial  net.Conn           // the virtio-serial port
+	agent   io.ReadWriteCloser // that, or a vsock
 
 	mu     sync.Mutex
 	events []Event
@@ -52,20 +53,25 @@ func newVM(dir string) *VM {
 }
 
 // Boot starts a guest and returns when something in it has opened the agent's
-// port. When ctx ends before that, the guest does too; afterwards it lives until
-// Close. An error has what QEMU or the guest's console said.
-func Boot(ctx context.Context, c Config) (_ *VM, err error) {
+// port, or has connected by vsock. When ctx ends before that, the guest does too;
+// afterwards it lives until Close. An error has what QEMU or the guest's console said.
+func Boot(ctx context.Context, c Config) (*VM, error) {
+	return withFreeCID(func() (*VM, error) { return boot(ctx, c) })
+}
+
+func boot(ctx context.Context, c Config) (_ *VM, err error) {
+	var came acceptor
+	if l, err := c.addVsock(ctx); err != nil {
+		return nil, err
+	} else if l != nil {
+		defer l.Close()
+		came = l
+	}
 	words, err := c.ready()
 	if err != nil {
 		return nil, err
 	}
-	timeout := c.Timeout
-	if timeout == 0 {
-		timeout = timeoutTCG
-		if c.Accel == AccelKVM {
-			timeout = timeoutKVM
-		}
-	}
+	timeout := c.timeout()
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("it did not open the agent's port in %v", timeout))
 	defer cancel()
 	v := newVM(c.Dir)
@@ -81,10 +87,20 @@ func Boot(ctx context.Context, c Config) (_ *VM, err error) {
 	if err != nil {
 		return nil, v.explained(err)
 	}
-	if err := v.wait(ctx, v.opened); err != nil {
+	if err := v.reached(ctx, c, came); err != nil {
 		return nil, err
 	}
 	return v, nil
+}
+
+func (c Config) timeout() time.Duration {
+	switch {
+	case c.Timeout != 0:
+		return c.Timeout
+	case c.Accel == AccelKVM:
+		return timeoutKVM
+	}
+	return timeoutTCG
 }
 
 // lastWords is how long a QEMU that hung up gets to end: it connects to its
@@ -146,7 +162,7 @@ func (v *VM) start(ctx context.Context, c Config, words []string) error {
 	if err != nil {
 		return err
 	}
-	v.agent, err = v.accept(ctx, forAgent)
+	v.serial, err = v.accept(ctx, forAgent)
 	return err
 }
 
@@ -182,10 +198,12 @@ func (v *VM) accept(ctx context.Context, l net.Listener) (net.Conn, error) {
 	return nil, v.why(ctx)
 }
 
-// wait waits for ch, unless the guest ends before.
-func (v *VM) wait(ctx context.Context, ch <-chan struct{}) error {
+// wait waits for one of two channels, which may be nil, unless the guest ends before.
+func (v *VM) wait(ctx context.Context, one, other <-chan struct{}) error {
 	select {
-	case <-ch:
+	case <-one:
+		return nil
+	case <-other:
 		return nil
 	case <-v.process.done:
 	case <-ctx.Done():
@@ -206,6 +224,9 @@ func (v *VM) why(ctx context.Context) error {
 // failed ends a guest that did not boot, and adds what its console said.
 func (v *VM) failed(name string, err error) error {
 	console := v.Console()
+	if cidTaken(err.Error()) {
+		err = fmt.Errorf("%w: %w", errCIDTaken, err)
+	}
 	err = errors.Join(err, v.Close())
 	if console == "" {
 		return fmt.Errorf("guest %s: %w", name, err)
@@ -213,7 +234,7 @@ func (v *VM) failed(name string, err error) error {
 	return fmt.Errorf("guest %s: %w; its console: %s", name, err, telling(console))
 }
 
-// Agent is the host's end of the agent's port.
+// Agent is the host's end of the channel to the agent.
 func (v *VM) Agent() io.ReadWriteCloser { return v.agent }
 
 // PID is QEMU's process.
@@ -266,8 +287,10 @@ func (v *VM) Close() error {
 }
 
 func (v *VM) close() error {
-	if v.agent != nil {
-		_ = v.agent.Close()
+	for _, c := range []io.Closer{v.agent, v.serial} {
+		if c != nil {
+			_ = c.Close()
+		}
 	}
 	if v.monitor != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), quitTime)

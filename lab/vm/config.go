@@ -72,6 +72,8 @@ type Config struct {
 	FileSystem string
 	// Timeout of Boot. 0: 3 minutes, 1 minute with KVM.
 	Timeout time.Duration
+
+	vsock vsock // Boot finds one
 }
 
 var nameForm = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
@@ -110,6 +112,8 @@ func checkGuest(c Config) error {
 		return fmt.Errorf("machine microvm has no firmware that boots an image: use boot: kernel, or machine pc or q35")
 	case g.Boot != bootKernel && g.Boot != bootImage:
 		return fmt.Errorf("boot %q: want kernel or image", g.Boot)
+	case !slices.Contains([]string{"", channelAuto, channelSerial, channelVsock}, g.Channel):
+		return fmt.Errorf("channel %q: want auto, serial or vsock", g.Channel)
 	}
 	_, _, _, err := placement(c.Setup.NUMA)
 	return err

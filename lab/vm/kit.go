@@ -16,6 +16,7 @@ import (
 	"github.com/u-root/u-root/pkg/cpio"
 	"github.com/u-root/u-root/pkg/kmodule"
 
+	"github.com/vmdisk/vmdisk/lab/agent"
 	"github.com/vmdisk/vmdisk/lab/spec"
 )
 
@@ -39,7 +40,7 @@ type Kit struct {
 // everyModule is asked for once, to know what a kernel lacks.
 var everyModule = []string{
 	"virtio_pci", "virtio_mmio", "virtio_console", "virtio_blk", "virtio_scsi", "sd_mod", "ahci", "ata_piix",
-	"nvme", "ext4", "xfs", "btrfs", "mq_deadline", "kyber_iosched", "bfq", "pvpanic_pci",
+	"nvme", "ext4", "xfs", "btrfs", "mq_deadline", "kyber_iosched", "bfq", "pvpanic_pci", vsockModule,
 }
 
 // NewKit finds the guests' kernel and checks that vmdisk, the path of this
@@ -91,10 +92,13 @@ func (k *Kit) has(module string) bool { return !slices.Contains(k.Lacks, module)
 
 // cmdline is the kernel's. tsc_early_khz: without it the microvm hangs in three of
 // four boots, and an emulated guest on a loaded host once counted 12.4 s for 5.7.
-func (k *Kit) cmdline() string {
+func (k *Kit) cmdline(c Config) string {
 	line := "console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check"
 	if k.khz > 0 {
 		line += fmt.Sprintf(" tsc_early_khz=%d", k.khz)
+	}
+	if c.vsock.port != 0 {
+		line += fmt.Sprintf(" %s%d", agent.VsockWord, c.vsock.port)
 	}
 	return line
 }
@@ -138,8 +142,13 @@ func (k *Kit) build(c Config, path string) error {
 	if err != nil {
 		return err
 	}
+	return k.archive(path, files)
+}
+
+// archive makes an initramfs with modules, which are loaded in that order.
+func (k *Kit) archive(path string, modules []string) error {
 	records := []cpio.Record{cpio.Directory("modules", 0o755)}
-	for i, file := range files {
+	for i, file := range modules {
 		content, err := readModule(file)
 		if err != nil {
 			return fmt.Errorf("module %s: %w", file, err)

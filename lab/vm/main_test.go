@@ -43,9 +43,12 @@ var (
 	buildVmdisk = sync.OnceValues(func() (string, error) { return peer.Build(context.Background(), "./cmd/vmdisk", built.dir) })
 	buildExit   = sync.OnceValues(func() (string, error) { return peer.Build(context.Background(), "./lab/vm/testdata/exit", built.dir) })
 	buildPanic  = sync.OnceValues(func() (string, error) { return peer.Build(context.Background(), "./lab/vm/testdata/panic", built.dir) })
+	buildVsock  = sync.OnceValues(func() (string, error) { return peer.Build(context.Background(), "./lab/vm/testdata/vsock", built.dir) })
 	realKit     = sync.OnceValues(func() (*Kit, error) { return kitWith(buildVmdisk, "kit") })
 	// exitKit has a small init that gives up: for guests that need not get far.
 	exitKit = sync.OnceValues(func() (*Kit, error) { return kitWith(buildExit, "exit-kit") })
+	// vsockKit has an init that tries the sockets of a guest's channel.
+	vsockKit = sync.OnceValues(func() (*Kit, error) { return kitWith(buildVsock, "vsock-kit") })
 	// panicKit has an init that takes its kernel down.
 	panicKit = sync.OnceValues(func() (*Kit, error) { return kitWith(buildPanic, "panic-kit") })
 )

@@ -82,6 +82,9 @@ func deviceNames(c Config) []string {
 	if c.Guest.Machine != machineMicroVM {
 		names = append(names, panicDevice)
 	}
+	if c.Guest.Channel == channelVsock {
+		names = append(names, virtio(c, vhostVsock))
+	}
 	switch device := c.Setup.Device; device {
 	case virtioBlk, nvmeUserspace:
 		names = append(names, virtio(c, "virtio-blk"))
@@ -115,6 +118,12 @@ func lacksDevice(ctx context.Context, c Config) []string {
 		}
 	case vfioPCI, nvmeUserspace:
 		why = append(why, theHost.lacksVFIO(c.Setup)...)
+	}
+	if c.Guest.Channel == channelVsock {
+		why = append(why, theHost.lacksVsock()...)
+		if c.Guest.Machine == machineMicroVM && !hasKVM(ctx, c.Guest.Accel) {
+			why = append(why, noMMIOVsock)
+		}
 	}
 	return why
 }

@@ -96,7 +96,7 @@ func TestMissingModules(t *testing.T) {
 	g.Kernel = fakeKernel(t, fakeDeps, "")
 	for fileSystem, want := range map[string]string{
 		"none": "", "xfs": "", "": "",
-		"ext4": `kernel 9.9.9-test has no ext4, which device=virtio-blk on machine pc with guest-scheduler=default and file system "ext4" needs: set guest.kernel`,
+		"ext4": `kernel 9.9.9-test has no ext4, which device=virtio-blk on machine pc with guest-scheduler=default, channel=auto and file system "ext4" needs: set guest.kernel`,
 	} {
 		got := oneLineEach(t, Missing(t.Context(), g, spec.Defaults(), fileSystem))
 		if !strings.HasPrefix(got, want) || want == "" && got != "" {

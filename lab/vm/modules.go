@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -25,7 +26,7 @@ var (
 )
 
 // optional: without it a guest works, with less.
-var optional = []string{"crc32c_generic", "pvpanic_pci", "btrfs", "xfs", "ext4"}
+var optional = []string{vsockModule, "crc32c_generic", "pvpanic_pci", "btrfs", "xfs", "ext4"}
 
 func ideModules(machine string) []string {
 	if machine == machineQ35 {
@@ -41,6 +42,9 @@ func wanted(c Config) []string {
 	list := []string{"virtio_pci", "virtio_console", "pvpanic_pci"}
 	if c.Guest.Machine == machineMicroVM {
 		list = []string{"virtio_mmio", "virtio_console"}
+	}
+	if c.vsock.port != 0 || c.Guest.Channel == channelVsock {
+		list = append(list, vsockModule)
 	}
 	if c.Setup.Device == ide {
 		list = append(list, ideModules(c.Guest.Machine)...)
@@ -69,7 +73,8 @@ func distinct(names []string) []string {
 // essential are those of the names without which the guest cannot do its part.
 func essential(c Config, names []string) []string {
 	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
-		return slices.Contains(optional, name) && name != c.FileSystem
+		asked := name == c.FileSystem || name == vsockModule && c.Guest.Channel == channelVsock
+		return slices.Contains(optional, name) && !asked
 	})
 }
 
@@ -88,8 +93,8 @@ func guestModules(k kernel, c Config) ([]string, error) {
 		}
 	}
 	if lacks = essential(c, lacks); len(lacks) > 0 {
-		return nil, fmt.Errorf("kernel %s has no %s, which device=%s on machine %s with guest-scheduler=%s and file system %q needs: set guest.kernel to one that has, such as Debian's linux-image-amd64",
-			k.version, strings.Join(lacks, ", "), c.Setup.Device, c.Guest.Machine, c.Setup.GuestScheduler, c.FileSystem)
+		return nil, fmt.Errorf("kernel %s has no %s, which device=%s on machine %s with guest-scheduler=%s, channel=%s and file system %q needs: set guest.kernel to one that has, such as Debian's linux-image-amd64",
+			k.version, strings.Join(lacks, ", "), c.Setup.Device, c.Guest.Machine, c.Setup.GuestScheduler, cmp.Or(c.Guest.Channel, channelAuto), c.FileSystem)
 	}
 	return files, nil
 }

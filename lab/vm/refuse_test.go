@@ -24,6 +24,7 @@ var refusals = []struct {
 		c.Guest.Boot, c.Guest.Image, c.Guest.ImageFormat, c.Guest.Machine = "image", "/root.raw", "raw", "microvm"
 	}, "machine microvm has no firmware that boots an image: use boot: kernel, or machine pc or q35"},
 	{func(c *Config) { c.Guest.Boot = "bios" }, `boot "bios": want kernel or image`},
+	{func(c *Config) { c.Guest.Channel = "tcp" }, `channel "tcp": want auto, serial or vsock`},
 	{func(c *Config) { c.Guest.Image = "/root.img" }, `guest image /root.img has format "": want raw or qcow2, a format is never guessed`},
 	{func(c *Config) { c.Setup.NUMA = "0" }, `numa="0": want off, or the numbers of the CPUs' and the memory's node such as 0:1`},
 	{func(c *Config) { c.Setup.NUMA = "0:-1" }, `numa="0:-1": want off`},
