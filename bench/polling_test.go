@@ -17,8 +17,6 @@ import (
 	"github.com/vmdisk/vmdisk/disk/disktest/hostfs"
 )
 
-func TestMain(m *testing.M) { os.Exit(hostfs.Main(m)) }
-
 const pollEnv = "VMDISK_BENCH_POLLING"
 
 // pollJob writes a file anew, once to each block: of unwritten blocks every file

@@ -1,6 +1,7 @@
 package uring
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -67,8 +68,8 @@ func (p *polled) arm(fd int, index int32) error {
 // watch is Poll of a polled ring; a failure comes back as a completion.
 func (p *polled) watch(fd int, user uint64) {
 	p.users = append(p.users, user)
-	err := p.arm(fd, int32(len(p.users)))
-	if errno, ok := err.(unix.Errno); ok {
+	var errno unix.Errno
+	if errors.As(p.arm(fd, int32(len(p.users))), &errno) {
 		p.seen = append(p.seen, Completion{User: user, Res: -int32(errno), Last: true})
 	}
 }
