@@ -60,7 +60,7 @@ func TestPollConformance(t *testing.T) {
 		"calls-writeback": {4<<20 + 777, Options{}, disk.Polling{Calls: true, Percent: 50}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			disktest.Conformance(t, pollingOpener(dir, c.size, c.o, c.p), disktest.Options{})
+			disktest.Conformance(t, pollingOpener(dir, c.size, c.o, c.p), disktest.Options{Ops: 200})
 		})
 	}
 }
