@@ -227,9 +227,21 @@ func (m *matrix) prepare(ctx context.Context, c spec.Cell, nodes []*node, fill b
 		} else {
 			p.Serial, p.Scheduler = vm.DataSerial, c.Setup.GuestScheduler
 		}
-		_, err := n.conn.Prepare(ctx, p)
+		got, err := n.conn.Prepare(ctx, p)
+		if err == nil && c.Setup.Device == "vfio-pci" {
+			err = checkWhole(got.Size, m.spec.Disk.Size)
+		}
 		return err
 	})
+}
+
+// checkWhole refuses a device that was handed to a guest, all of it, if its size is not
+// that of the experiment's disks; only the guest can tell.
+func checkWhole(got, want int64) error {
+	if got == want {
+		return nil
+	}
+	return fmt.Errorf("device=vfio-pci is a device of %d bytes and used as a whole, the disk of a node has %d: --set disk=%[1]d", got, want)
 }
 
 const (

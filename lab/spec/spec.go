@@ -222,6 +222,8 @@ type Source struct {
 	Export string
 	// URL of an iSCSI target.
 	URL string
+	// Size is how many bytes from its start are the disk's, or the LUKS image's; 0: all.
+	Size int64
 	// Format is the image format over it: raw, qcow2, luks.
 	Format string
 	// KeyFile holds the passphrase of a LUKS image.

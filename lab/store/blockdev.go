@@ -73,12 +73,16 @@ func blockDevice(path string) (image, error) {
 // device puts the golden disk on a device of the user.
 func (b *builder) device(ctx context.Context, path string) (image, error) {
 	if isPCI(path) {
-		return image{source: pciSource(b.setup.Device, path)}, nil
+		return image{source: pciSource(b.setup.Device, path, b.s.o.Size)}, nil
 	}
-	if why := b.s.deviceProblem(ctx, path, b.deviceSize()); why != "" {
+	room := room{size: b.deviceSize(), all: usesAll(b.setup, b.client)}
+	if why := b.s.deviceProblem(ctx, path, room); why != "" {
 		return image{}, errors.New(why)
 	}
 	m, err := blockDevice(path)
+	if err == nil {
+		err = b.limitTo(ctx, &m)
+	}
 	if err != nil {
 		return m, err
 	}
@@ -115,8 +119,8 @@ func (b *builder) goldenUUID(ctx context.Context) (string, error) {
 }
 
 // deviceProblem says why a user's device may not be written to, "" if it may.
-func (s *Store) deviceProblem(ctx context.Context, path string, size int64) string {
-	return host{run: s.run}.deviceProblem(ctx, path, size, s.used[path])
+func (s *Store) deviceProblem(ctx context.Context, path string, r room) string {
+	return host{run: s.run}.deviceProblem(ctx, path, r, s.used[path])
 }
 
 // uuid of the file system or image on a device or in a file.

@@ -39,6 +39,8 @@ func TestServerCommands(t *testing.T) {
 	s := &Store{o: Options{Vmdisk: "/bin/vmdisk"}}
 	file := image{path: "/d/a,1.raw", format: raw}
 	loop := image{path: "/dev/loop3", block: true, format: raw}
+	part := image{path: "/dev/disk/by-id/a,1", block: true, format: raw, limit: 1 << 30}
+	partLUKS := image{path: "/dev/sdx", block: true, format: luks, keyFile: "/d/a.key", limit: 1<<30 + 2*mib}
 	over := image{path: "/d/a.qcow2", format: qcow2, backing: "/d/golden.raw"}
 	base := serving{socket: "/d/a.sock", cache: "none", aio: "native", pollMaxNS: -1}
 	with := func(change func(o *serving)) serving {
@@ -57,6 +59,7 @@ func TestServerCommands(t *testing.T) {
 		qemuNBD(image{path: "/d/a,1.luks", format: luks, keyFile: "/d/a,1.key"}, base),
 		nbdkit(file, with(func(o *serving) { o.cache = "writeback" })), nbdkit(loop, sync), nbdkit(file, unsafe),
 		storageDaemon(file, base, nbdExport(base)), storageDaemon(over, unsafe, nbdExport(unsafe)), storageDaemon(loop, sync, nbdExport(sync)),
+		s.vmdisk(part, filters), qemuNBD(part, base), qemuNBD(partLUKS, base), nbdkit(part, sync), storageDaemon(part, base, nbdExport(base)),
 		storageDaemon(loop, base, vhostUserExport(base)), storageDaemon(file, thread, vhostUserExport(thread)), storageDaemon(over, unsafe, vhostUserExport(unsafe)),
 	} {
 		fmt.Fprintln(&b, c)

@@ -141,9 +141,15 @@ func tryReflink(dir string) error {
 	return errors.Join(err, os.RemoveAll(tmp))
 }
 
+// room is what a set-up needs of a block device.
+type room struct {
+	size int64  // the least
+	all  string // what would use a larger one as a whole, "" for nothing
+}
+
 // deviceProblem says why a block device may not be overwritten, "" if it may. ours:
 // what it holds is from this store.
-func (h host) deviceProblem(ctx context.Context, path string, size int64, ours bool) string {
+func (h host) deviceProblem(ctx context.Context, path string, r room, ours bool) string {
 	st, err := os.Stat(path)
 	switch {
 	case err != nil:
@@ -163,8 +169,10 @@ func (h host) deviceProblem(ctx context.Context, path string, size int64, ours b
 	switch {
 	case err != nil:
 		return fmt.Sprintf("device %s: %v", path, err)
-	case end < size:
-		return fmt.Sprintf("device %s has %s, the disk of a node %s: use a larger device or a smaller disk", path, sizeText(end), sizeText(size))
+	case end < r.size:
+		return fmt.Sprintf("device %s has %s, the disk of a node %s: use a larger device or a smaller disk", path, sizeText(end), sizeText(r.size))
+	case end > r.size && r.all != "" && r.size > 0:
+		return fmt.Sprintf("device %s has %s and %s uses all of it, the disk of a node has %s: give a partition or volume of that size, or --set disk=%d", path, sizeText(end), r.all, sizeText(r.size), end)
 	case ours:
 		return ""
 	}

@@ -266,7 +266,7 @@ func secretObject(file string) string { return "secret,id=key,format=raw,file=" 
 
 // imageOptions name a LUKS image for --image-opts; the secret is called key.
 func (m image) imageOptions() string {
-	return "driver=luks,key-secret=key,file.driver=" + m.protocol() + ",file.filename=" + quote(m.path)
+	return "driver=luks,key-secret=key," + m.below("file.")
 }
 
 // protocol is QEMU's driver for the file or device itself.

@@ -213,7 +213,7 @@ func (p *preflight) devices(ctx context.Context) {
 			continue
 		}
 		p.host.need(&p.reasons, "blkid")
-		p.add("%s", p.host.deviceProblem(ctx, path, p.size(), p.used[path]))
+		p.add("%s", p.host.deviceProblem(ctx, path, room{size: p.size(), all: usesAll(p.setup, p.client)}, p.used[path]))
 	}
 }
 
@@ -232,13 +232,13 @@ var pciAddress = regexp.MustCompile(`^[0-9a-fA-F]{4}:[0-9a-fA-F]{2}:[0-9a-fA-F]{
 
 func isPCI(path string) bool { return pciAddress.MatchString(path) }
 
-// pciSource is how QEMU reaches a PCI device.
-func pciSource(device, address string) spec.Source {
-	driver := "vfio"
+// pciSource is how QEMU reaches a PCI device, of which it uses so many bytes where it
+// is more than handed on.
+func pciSource(device, address string, size int64) spec.Source {
 	if device == "nvme-userspace" {
-		driver = "nvme"
+		return spec.Source{Driver: "nvme", Path: address, Format: raw, Size: size}
 	}
-	return spec.Source{Driver: driver, Path: address, Format: raw}
+	return spec.Source{Driver: "vfio", Path: address, Format: raw}
 }
 
 func (p *preflight) pci(address string) {

@@ -29,7 +29,7 @@ func (b *builder) writeImage(ctx context.Context, i int, m image) (err error) {
 	case m.path == "":
 		return errors.New("pass=second is for files and block devices: pass=first")
 	case m.format == raw:
-		return rewrite(ctx, rawURL(m.path), m.cacheForMaking())
+		return rewrite(ctx, rawURL(m.path), diskurl.Options{Cache: m.cacheForMaking(), Filters: m.limited(nil)})
 	}
 	work := b.s.newScope()
 	defer func() { err = errors.Join(err, work.close(ctx)) }()
@@ -41,12 +41,12 @@ func (b *builder) writeImage(ctx context.Context, i int, m image) (err error) {
 	if err := p.await(ctx, socket); err != nil {
 		return err
 	}
-	return rewrite(ctx, nbdURL(socket, ""), "")
+	return rewrite(ctx, nbdURL(socket, ""), diskurl.Options{})
 }
 
 // rewrite reads each block of a disk and writes it back.
-func rewrite(ctx context.Context, url, cache string) (err error) {
-	d, err := diskurl.Open(ctx, url, diskurl.Options{Cache: cache})
+func rewrite(ctx context.Context, url string, o diskurl.Options) (err error) {
+	d, err := diskurl.Open(ctx, url, o)
 	if err != nil {
 		return err
 	}

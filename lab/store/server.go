@@ -64,7 +64,7 @@ func (b *builder) serve(ctx context.Context, i int, m image) (Disk, error) {
 
 // direct is a disk without a server.
 func (b *builder) direct(d Disk, m image, filters []string) Disk {
-	d.Filters, d.Cache, d.AIO = filters, b.setup.Cache, b.setup.AIO
+	d.Filters, d.Cache, d.AIO = m.limited(filters), b.setup.Cache, b.setup.AIO
 	if m.url != "" {
 		d.URL = m.url
 		if u, err := diskurl.Parse(m.url); err == nil && !u.Local() {
@@ -74,7 +74,7 @@ func (b *builder) direct(d Disk, m image, filters []string) Disk {
 	}
 	d.Source = m.source
 	if m.source == (spec.Source{}) {
-		d.Source = spec.Source{Driver: m.protocol(), Path: m.path, Format: m.format, Backing: m.backing, KeyFile: m.keyFile}
+		d.Source = spec.Source{Driver: m.protocol(), Path: m.path, Format: m.format, Backing: m.backing, KeyFile: m.keyFile, Size: m.limit}
 	}
 	if m.path != "" && m.source == (spec.Source{}) && builtScheme(m.format) {
 		d.URL = diskurl.URL{Scheme: m.format, Path: m.path}.String()
@@ -133,7 +133,7 @@ func (s *Store) vmdisk(m image, o serving) command {
 	if u, err := diskurl.Parse(url); err == nil && u.Local() {
 		args = append(args, "--cache", o.cache, "--aio", o.aio)
 	}
-	for _, f := range o.filters {
+	for _, f := range m.limited(o.filters) {
 		args = append(args, "--filter", f)
 	}
 	return command{name: s.o.Vmdisk, args: args}
@@ -144,6 +144,9 @@ func qemuNBD(m image, o serving) command {
 	args := []string{"-t", "-e", "8", "-k", o.socket, "--cache=" + o.cache, "--aio=" + o.aio, "--discard=unmap"}
 	if m.format == luks {
 		return command{name: "qemu-nbd", args: append(args, "--object", secretObject(m.keyFile), "--image-opts", m.imageOptions())}
+	}
+	if m.limit > 0 {
+		return command{name: "qemu-nbd", args: append(args, "--image-opts", m.below(""))}
 	}
 	if o.l2Cache > 0 && m.format == qcow2 {
 		return command{name: "qemu-nbd", args: append(args, "--image-opts", fmt.Sprintf(
@@ -160,9 +163,15 @@ func nbdkit(m image, o serving) command {
 	if mode != "" {
 		args = append(args, "--filter=fua")
 	}
+	if m.limit > 0 {
+		args = append(args, "--filter=offset")
+	}
 	args = append(args, "file", m.path)
 	if mode != "" {
 		args = append(args, "fuamode="+mode)
+	}
+	if m.limit > 0 {
+		args = append(args, "offset=0", "range="+strconv.FormatInt(m.limit, 10))
 	}
 	return command{name: "nbdkit", args: args}
 }
@@ -175,7 +184,8 @@ func storageDaemon(m image, o serving, exports []string) command {
 	direct := o.cache == "none" || o.cache == "directsync"
 	cache := map[string]bool{"direct": direct, "no-flush": o.cache == "unsafe"}
 	nodes := []blockdev{{"driver": m.protocol(), "node-name": "file", "filename": m.path, "aio": o.aio, "cache": cache, "discard": "unmap"}}
-	if m.format == qcow2 {
+	switch {
+	case m.format == qcow2:
 		top := blockdev{"driver": qcow2, "node-name": "disk", "file": "file", "cache": cache, "discard": "unmap", "backing": nil}
 		if o.l2Cache > 0 {
 			top["l2-cache-size"] = o.l2Cache
@@ -185,7 +195,9 @@ func storageDaemon(m image, o serving, exports []string) command {
 				"file": blockdev{"driver": "file", "filename": m.backing, "read-only": true, "aio": o.aio, "cache": cache}}
 		}
 		nodes = append(nodes, top)
-	} else {
+	case m.limit > 0:
+		nodes = append(nodes, blockdev{"driver": raw, "node-name": "disk", "file": "file", "size": m.limit, "cache": cache, "discard": "unmap"})
+	default:
 		nodes[0]["node-name"] = "disk"
 	}
 	var args []string

@@ -110,6 +110,7 @@ type image struct {
 	backing string // of a qcow2 overlay
 	keyFile string
 	device  string // the host's block device below
+	limit   int64  // bytes of it that are used, 0: all
 	// source and url stand for all of the above where it is not a path.
 	source spec.Source
 	url    string

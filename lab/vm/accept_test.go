@@ -112,6 +112,50 @@ func TestAcceptedFormats(t *testing.T) {
 	}
 }
 
+// TestAcceptedPart: of a larger file or device the guest gets what is its disk.
+func TestAcceptedPart(t *testing.T) {
+	t.Parallel()
+	needQEMU(t, "qemu-img")
+	for _, v := range []variant{
+		{"raw", func(c *Config) { c.Disk.Size = 3 << 20 }},
+		{"luks", func(c *Config) {
+			c.Disk.Format, c.Disk.KeyFile = "luks", filepath.Join(c.Dir, "key")
+			write(t, c.Disk.KeyFile, []byte("secret"))
+			tool(t, "qemu-img", "create", "-q", "-f", "luks", "--object", "secret,id=k,file="+c.Disk.KeyFile, "-o", "key-secret=k,iter-time=10", c.Disk.Path, "3M")
+			st, err := os.Stat(c.Disk.Path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Disk.Size = st.Size()
+			if err := os.Truncate(c.Disk.Path, st.Size()+5<<20); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			c := guest(t, kit(t, exitKit))
+			v.change(&c)
+			vm := hold(t, c)
+			checkBlock(t, vm, c)
+			var nodes []struct {
+				Name  string `json:"node-name"`
+				Image struct {
+					Size int64 `json:"virtual-size"`
+				} `json:"image"`
+			}
+			ask(t, vm, "query-named-block-nodes", nil, &nodes)
+			sizes := map[string]int64{}
+			for _, n := range nodes {
+				sizes[n.Name] = n.Image.Size
+			}
+			if sizes[diskNode] != 3<<20 || sizes[wholeNode] <= sizes[diskNode] {
+				t.Errorf("sizes %v", sizes)
+			}
+		})
+	}
+}
+
 // TestAcceptedServers: disks that another process has.
 func TestAcceptedServers(t *testing.T) {
 	t.Parallel()

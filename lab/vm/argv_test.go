@@ -175,6 +175,12 @@ var drivers = []variant{
 	{"host_device", func(c *Config) {
 		c.Disk = spec.Source{Driver: "host_device", Path: "/dev/loop7", Format: "raw"}
 	}},
+	{"host_device of which a part is used", func(c *Config) {
+		c.Disk = spec.Source{Driver: "host_device", Path: "/dev/loop7", Format: "raw", Size: 1 << 30}
+	}},
+	{"host_device of which a part is a LUKS image", func(c *Config) {
+		c.Disk = spec.Source{Driver: "host_device", Path: "/dev/loop7", Format: "luks", KeyFile: "/k", Size: 1 << 30}
+	}},
 	{"nbd", func(c *Config) {
 		c.Disk = spec.Source{Driver: "nbd", Socket: "/run/nbd.sock", Export: "disk ä", Format: "raw"}
 	}},

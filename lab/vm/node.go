@@ -20,6 +20,7 @@ const (
 const (
 	diskNode    = "disk"      // what the device is attached to
 	diskFile    = "disk-file" // below an image format
+	wholeNode   = "whole"     // what the disk, or its image, is the beginning of
 	backingNode = "backing"
 	backingFile = "backing-file"
 	keySecret   = "disk-key"
@@ -60,6 +61,8 @@ func checkNode(c Config) error {
 		return fmt.Errorf("the disk's format is %q: want raw, qcow2 or luks, a format is never guessed", c.Disk.Format)
 	case c.Setup.L2Cache > 0 && c.Disk.Format != formatQcow2:
 		return fmt.Errorf("l2-cache-size is of format=qcow2, this disk is %s", c.Disk.Format)
+	case c.Disk.Size > 0 && c.Disk.Format == formatQcow2:
+		return fmt.Errorf("a qcow2 image has a size of its own: give the disk none")
 	case c.Disk.Format == formatLUKS && c.Disk.KeyFile == "":
 		return fmt.Errorf("a LUKS disk needs a key file, none is given")
 	}
@@ -72,11 +75,10 @@ func nodes(c Config) ([]node, error) {
 	if c.Disk.Format != formatRaw {
 		bottom = diskFile
 	}
-	protocol, err := protocolNode(c, bottom)
+	list, err := protocolNodes(c, bottom)
 	if err != nil {
 		return nil, err
 	}
-	list := []node{protocol}
 	switch c.Disk.Format {
 	case formatQcow2:
 		list = append(list, qcow2Nodes(c)...)
@@ -122,6 +124,16 @@ func qcow2Nodes(c Config) []node {
 		n["backing"] = backingNode
 	}
 	return append(list, common(c, n))
+}
+
+// protocolNodes are what an image lies in: all of it, or its beginning.
+func protocolNodes(c Config, name string) ([]node, error) {
+	if c.Disk.Size == 0 {
+		n, err := protocolNode(c, name)
+		return []node{n}, err
+	}
+	n, err := protocolNode(c, wholeNode)
+	return []node{n, common(c, node{"driver": "raw", "node-name": name, "file": wholeNode, "size": c.Disk.Size})}, err
 }
 
 func protocolNode(c Config, name string) (node, error) {

@@ -57,6 +57,7 @@ var refusals = []struct {
 	{func(c *Config) { c.Setup.AIO, c.Setup.Cache = "native", "writeback" }, "aio=native cannot be combined with cache=writeback: it needs cache=none or directsync"},
 	{func(c *Config) { c.Disk.Format = "" }, `the disk's format is "": want raw, qcow2 or luks, a format is never guessed`},
 	{func(c *Config) { c.Setup.L2Cache = 1 << 20 }, "l2-cache-size is of format=qcow2, this disk is raw"},
+	{func(c *Config) { c.Disk.Format, c.Disk.Size = "qcow2", 1<<20 }, "a qcow2 image has a size of its own"},
 	{func(c *Config) { c.Disk.Format = "luks" }, "a LUKS disk needs a key file, none is given"},
 
 	{iscsiURL("http://host/target/0"), `iSCSI disk "http://host/target/0": not such a URL: want iscsi://HOST[:PORT]/TARGET/LUN`},
