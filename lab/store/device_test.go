@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -172,6 +173,34 @@ func TestLargerDevice(t *testing.T) {
 		if !strings.Contains(why, want) || err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q and %v, want %q", why, err, want)
 		}
+	}
+}
+
+// TestDeviceHeld: a device that is held for a moment, as by a process that is being
+// forked, is waited for; one that stays held is refused.
+func TestDeviceHeld(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	needProgram(t, "blkid")
+	dev := userDevice(t, 64*mib)
+	s := newStore(t, Options{})
+	hold := func() *os.File {
+		f, err := os.OpenFile(dev, os.O_RDWR|unix.O_EXCL, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	f := hold()
+	if why := s.Missing(t.Context(), onDevices(dev), spec.ClientHost, 1, 0); len(why) != 1 || !strings.Contains(why[0], "is in use") {
+		t.Errorf("a device that is held: %q", why)
+	}
+	time.AfterFunc(50*time.Millisecond, func() { _ = f.Close() })
+	set := prepare(t, s, onDevices(dev), spec.ClientHost, 1)
+	f = hold()
+	time.AfterFunc(50*time.Millisecond, func() { _ = f.Close() })
+	if err := set.Close(t.Context()); err != nil {
+		t.Errorf("a device that is held for a moment: %v", err)
 	}
 }
 

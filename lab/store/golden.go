@@ -180,7 +180,7 @@ func withDisks(ctx context.Context, golden, target, cache string, use func(dst, 
 		return err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
-	dst, err := diskurl.Open(ctx, target, diskurl.Options{Cache: cache})
+	dst, err := openFree(ctx, target, diskurl.Options{Cache: cache})
 	if err != nil {
 		return err
 	}

@@ -157,7 +157,7 @@ func (h host) deviceProblem(ctx context.Context, path string, r room, ours bool)
 	case st.Mode()&os.ModeDevice == 0 || st.Mode()&os.ModeCharDevice != 0:
 		return fmt.Sprintf("device %s is no block device: backing=copy takes files", path)
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|unix.O_EXCL, 0)
+	f, err := openExclusive(ctx, path)
 	if errors.Is(err, unix.EBUSY) {
 		return fmt.Sprintf("device %s is in use (mounted, or held by another device: see lsblk %s): unmount or release it first", path, path)
 	}

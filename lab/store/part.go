@@ -6,7 +6,12 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/diskurl"
 	"github.com/vmdisk/vmdisk/lab/spec"
 )
 
@@ -33,6 +38,30 @@ func (b *builder) limitTo(ctx context.Context, m *image) error {
 		m.limit = want
 	}
 	return nil
+}
+
+// openFree opens a disk to write to it. A device that was just closed can be busy for
+// a moment: a process that is being forked still holds it until it runs its program.
+func openFree(ctx context.Context, url string, o diskurl.Options) (d *disk.Disk, err error) {
+	err = retry(ctx, func() error {
+		d, err = diskurl.Open(ctx, url, o)
+		return err
+	})
+	return d, err
+}
+
+// forkTime is how long that moment may be where a device may be truly in use.
+const forkTime = time.Second
+
+// openExclusive opens a device that nobody else has open for writing.
+func openExclusive(ctx context.Context, path string) (f *os.File, err error) {
+	ctx, cancel := context.WithTimeout(ctx, forkTime)
+	defer cancel()
+	err = retry(ctx, func() error {
+		f, err = os.OpenFile(path, os.O_RDWR|unix.O_EXCL, 0)
+		return err
+	})
+	return f, err
 }
 
 func deviceBytes(path string) (_ int64, err error) {

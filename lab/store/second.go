@@ -46,7 +46,7 @@ func (b *builder) writeImage(ctx context.Context, i int, m image) (err error) {
 
 // rewrite reads each block of a disk and writes it back.
 func rewrite(ctx context.Context, url string, o diskurl.Options) (err error) {
-	d, err := diskurl.Open(ctx, url, o)
+	d, err := openFree(ctx, url, o)
 	if err != nil {
 		return err
 	}
