@@ -214,6 +214,21 @@ func TestSilent(t *testing.T) {
 	}
 }
 
+// TestStuck: a node that lives and gets nothing done is given up, one that is slow
+// is not.
+func TestStuck(t *testing.T) {
+	t.Parallel()
+	a := inside(t, "a", agent.Prepare{URL: "mem:4M", Filters: []string{"delay:read=1s,write=1s"}})
+	b, _ := process(t, "b", agent.Prepare{URL: "mem:4M", Filters: []string{"delay:read=10m,write=10m"}})
+	o := run(strings.ReplaceAll(job, "700ms", "600s"))
+	o.StuckLimit = 4 * time.Second
+	_, err := Together(t.Context(), []Node{a, b}, o)
+	if !errors.Is(err, errStuck) || !strings.HasPrefix(err.Error(), "node b: no I/O was completed in ") {
+		t.Errorf("%v", err)
+	}
+	free(t, a)
+}
+
 // TestFrozen: a process that stands still is given up; one that goes on in time is
 // not, and the silence is told.
 func TestFrozen(t *testing.T) {

@@ -30,6 +30,10 @@ type Options struct {
 	// up. A guest whose host is overloaded is silent for seconds; that is a finding,
 	// not a failure. 0: 2 minutes.
 	SilentLimit time.Duration
+	// StuckLimit is how long a node that is alive may get nothing done between start
+	// and end before it is given up: an I/O that never completes would hold up the
+	// experiment for good. It is longer than any flush should take. 0: 5 minutes.
+	StuckLimit time.Duration
 	// MaxDriftPPM is by how much a node's clock may run away from the host's in
 	// millionths; what the measurement of the clocks cannot tell is let through. 0: 5000.
 	MaxDriftPPM float64
@@ -45,6 +49,9 @@ func (o *Options) defaults() {
 	}
 	if o.SilentLimit == 0 {
 		o.SilentLimit = 2 * time.Minute
+	}
+	if o.StuckLimit == 0 {
+		o.StuckLimit = 5 * time.Minute
 	}
 	if o.MaxDriftPPM == 0 {
 		o.MaxDriftPPM = 5000
@@ -73,7 +80,7 @@ func Together(ctx context.Context, nodes []Node, o Options) (*outcome.Run, error
 	defer cancel(nil)
 	parts := make([]*part, len(nodes))
 	for i, n := range nodes {
-		parts[i] = &part{Node: n, limit: o.SilentLimit}
+		parts[i] = &part{Node: n, limit: o.SilentLimit, stuck: stuck{limit: o.StuckLimit}}
 	}
 	run := &outcome.Run{Started: time.Now()}
 	if len(nodes) == 0 {
@@ -148,6 +155,7 @@ type part struct {
 	limit         time.Duration
 	running       *agent.Running
 	over          bool // running has ended, or was stopped
+	stuck         stuck
 	before, after agent.Clock
 	result        *agent.Result
 }
@@ -171,6 +179,7 @@ func (p *part) open(ctx context.Context, start int64) error {
 }
 
 func (p *part) finish(ctx context.Context) error {
+	p.stuck.since = time.Now()
 	return p.alive(ctx, func(ctx context.Context) (err error) {
 		p.result, err = p.running.Wait(ctx)
 		p.over = true
@@ -185,7 +194,29 @@ func (p *part) readClock(ctx context.Context, c *agent.Clock) error {
 	})
 }
 
+// stuck watches a node that runs.
+type stuck struct {
+	limit time.Duration
+	since time.Time // when something last got done; zero: the run has not begun
+	share float64
+}
+
+// check is told what the node says of its progress.
+func (s *stuck) check(now agent.Progress, at time.Time) error {
+	// The share of a job that is bound by time grows by itself; it tells of one that
+	// has not begun, or rests.
+	if now.IOPS > 0 || now.Stalled == 0 && now.Share != s.share {
+		s.since = at
+	}
+	s.share = now.Share
+	if idle := at.Sub(s.since); idle > s.limit {
+		return fmt.Errorf("%w in %v, though the node is alive: its disk hangs", errStuck, idle.Round(time.Second))
+	}
+	return nil
+}
+
 var (
+	errStuck  = errors.New("no I/O was completed")
 	errSilent = errors.New("no sign of life")
 	errExited = errors.New("the node ended")
 )
@@ -252,6 +283,12 @@ func (p *part) guard(done <-chan struct{}, cancel context.CancelCauseFunc) {
 			if quiet := p.Conn.Quiet(); quiet > p.limit {
 				p.giveUp(cancel, fmt.Errorf("%w for %v", errSilent, quiet.Round(time.Second)))
 				return
+			}
+			if !p.stuck.since.IsZero() {
+				if err := p.stuck.check(p.running.Progress(), time.Now()); err != nil {
+					p.giveUp(cancel, err)
+					return
+				}
 			}
 		}
 	}
