@@ -415,6 +415,7 @@ func cases() []Case {
 	list = append(list, nbdCases()...)
 	list = append(list, benchCases()...)
 	list = append(list, imageioCases()...)
+	list = append(list, agentOverhead())
 	return append(list, idleCase(),
 		rawToRaw(), toOwnServer(), fromOwnServer(), toMemoryServer(), toBlock(), emptyCopy(),
 		scatteredToMemory("16k", 16<<10, 48<<10), scatteredToMemory("4k", 4<<10, 4<<10), scatteredToFile(16<<10, 48<<10),

@@ -101,14 +101,23 @@ func (p *Proc) exitError() error {
 	return nil
 }
 
-// CPU is the processor time (user and system) that all threads of the process
-// have used, those that have ended included, in nanosecond resolution.
+// CPU is the processor time of the process; see [CPU].
 func (p *Proc) CPU() (time.Duration, error) {
+	used, err := CPU(p.PID())
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", p.Name, err)
+	}
+	return used, nil
+}
+
+// CPU is the processor time (user and system) that all threads of a process have
+// used, those that have ended included, in nanosecond resolution.
+func CPU(pid int) (time.Duration, error) {
 	const schedClock = 2 // CPUCLOCK_SCHED of a whole process, see clock_getcpuclockid(3)
 	var ts unix.Timespec
-	clock := int32(^uint32(p.PID())<<3 | schedClock)
+	clock := int32(^uint32(pid)<<3 | schedClock)
 	if err := unix.ClockGettime(clock, &ts); err != nil {
-		return 0, fmt.Errorf("CPU clock of %s: %w", p.Name, err)
+		return 0, fmt.Errorf("CPU clock of process %d: %w", pid, err)
 	}
 	return time.Duration(ts.Nano()), nil
 }
