@@ -57,6 +57,7 @@ type conn struct {
 	saved      [nbd.ExtendedRequestSize]byte // a part of a header
 	nsaved     int
 	dispatched bool      // a task was started since the last wait
+	large      bool      // the last request was a write with more data than goes through a workspace
 	now        time.Time // when the batch began
 	yielded    time.Time
 	wrote      bool          // inline in this batch
@@ -200,7 +201,7 @@ func (c *conn) rounds(ws *workspace) error {
 	for round := 0; ; round++ {
 		if round > 0 || c.socket != nil {
 			c.yield()
-			n, err := c.t.receive(ws.in[ws.w:])
+			n, err := c.t.receive(ws.in[ws.w:c.ahead(ws)])
 			if err == errIdle && c.s.draining.Load() {
 				return errDrained
 			}
@@ -226,6 +227,19 @@ func (c *conn) rounds(ws *workspace) error {
 			return errIdle
 		}
 	}
+}
+
+// aheadLarge is what is read ahead after a large write: the next headers. Of the
+// payload that follows them, what is read ahead has to be copied once more: half of
+// a write of 256 KiB.
+const aheadLarge = 1 << 10
+
+// ahead is where reading ahead ends.
+func (c *conn) ahead(ws *workspace) int {
+	if c.large {
+		return min(ws.w+aheadLarge, len(ws.in))
+	}
+	return len(ws.in)
 }
 
 // mayWait decides whether the reader waits in recv for what comes next.

@@ -33,8 +33,9 @@ const (
 type export struct {
 	Export
 	Counters
-	changed atomic.Bool // something may need a flush
-	lease   *Lease      // nil for the fixed exports
+	changed  atomic.Bool // something may need a flush
+	noSplice atomic.Bool // splice was refused
+	lease    *Lease      // nil for the fixed exports
 }
 
 func (s *Server) addExport(e Export) error {

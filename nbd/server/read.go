@@ -11,6 +11,7 @@ import (
 // read serves a READ in the reader where that does not block, or starts a task.
 func (c *conn) read(ws *workspace, r *nbd.Request) error {
 	n := int(r.Length)
+	c.large = false
 	switch {
 	case n == 0:
 		return c.answer(ws, r, nbd.OK, "")

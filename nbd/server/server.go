@@ -64,6 +64,7 @@ type Server struct {
 	byName  map[string]*export
 	log     *slog.Logger
 	mem     *memory
+	pipes   pipes
 	poll    *poller
 	work    workers
 
@@ -96,6 +97,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, log: cfg.Log, byName: map[string]*export{},
 		mem:       newMemory(cfg.Memory),
+		pipes:     make(pipes, maxIdlePipes),
 		conns:     map[*conn]struct{}{},
 		haggling:  map[net.Conn]struct{}{},
 		listeners: map[net.Listener]struct{}{},
@@ -295,6 +297,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.stop.Do(func() {
 		s.work.stop()
 		s.poll.close()
+		s.pipes.close()
 	})
 	return errors.Join(err, s.flushAll(ctx))
 }

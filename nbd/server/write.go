@@ -13,12 +13,16 @@ import (
 // payload follows in the stream.
 func (c *conn) write(ws *workspace, r *nbd.Request) error {
 	c.exp.changed.Store(true)
+	c.large = r.Length > inlineMax
 	switch {
 	case r.Length == 0:
 		return c.answer(ws, r, nbd.OK, "")
 	case r.Length > pieceLarge:
 		return c.writeGroup(ws, r)
 	case r.Length > inlineMax:
+		if done, err := c.spliceWrite(ws, r); done {
+			return err
+		}
 		t := c.newTask(r)
 		if err := c.takePayload(ws, t, int(r.Length)); err != nil {
 			t.drop()
