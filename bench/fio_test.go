@@ -38,6 +38,7 @@ func fio(t *testing.T, args ...string) []byte {
 	}
 	var out, stderr bytes.Buffer
 	cmd := exec.Command(path, args...)
+	cmd.Dir = t.TempDir() // for the states of verification that fio leaves
 	cmd.Stdout, cmd.Stderr = &out, &stderr
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("fio %s: %v\n%s", strings.Join(args, " "), err, stderr.Bytes())

@@ -312,7 +312,7 @@ func TestVerifyWithFio(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			name := filepath.Join(t.TempDir(), "f")
-			args := []string{"--name=v", "--filename=" + name, "--size=64k", "--bs=4k", "--ioengine=psync", "--verify=" + kind, "--verify_pattern=0xaa55", "--output=/dev/null"}
+			args := []string{"--name=v", "--filename=" + name, "--size=64k", "--bs=4k", "--ioengine=psync", "--verify=" + kind, "--verify_pattern=0xaa55", "--output=/dev/null", "--verify_state_save=0"}
 			out, err := exec.Command(fio, append(args, "--rw=write", "--do_verify=0")...).CombinedOutput()
 			if err != nil {
 				t.Fatalf("fio: %v\n%s", err, out)

@@ -220,11 +220,23 @@ func (b *builder) luksTemplate(ctx context.Context) (path, key string, err error
 		if err := os.WriteFile(key, []byte(hex.EncodeToString(secret[:])), 0o600); err != nil {
 			return err
 		}
-		_, err := b.s.run(ctx, command{name: "qemu-img", args: []string{
-			"create", "-q", "-f", luks, "--object", secretObject(key), "-o", "key-secret=key,iter-time=10", path, strconv.FormatInt(b.s.o.Size, 10)}})
-		return err
+		return b.createLUKS(ctx, key, path)
 	})
 	return path, key, err
+}
+
+// createLUKS makes an empty image. QEMU measures how fast the key can be derived, and
+// gives up where a busy host hardly lets it run.
+func (b *builder) createLUKS(ctx context.Context, key, path string) (err error) {
+	const tries = 10
+	for range tries {
+		_, err = b.s.run(ctx, command{name: "qemu-img", args: []string{
+			"create", "-q", "-f", luks, "--object", secretObject(key), "-o", "key-secret=key,iter-time=10", path, strconv.FormatInt(b.s.o.Size, 10)}})
+		if err == nil || !strings.Contains(err.Error(), "accurate CPU usage") {
+			break
+		}
+	}
+	return err
 }
 
 // luksRaw makes the file that a LUKS image lies in, or whose loop device it does.
