@@ -42,10 +42,11 @@ var components = map[string]int{
 	"uring":          -20,
 	"report":         -20,
 	"suggest":        -20,
+	"child":          -20,
 }
 
 // leaves do not know the disk contract.
-var leaves = []string{"nbd", "nbd/client", "vhost", "vhost/frontend", "imageio/client", "imageio/batch", "uring", "report", "suggest"}
+var leaves = []string{"nbd", "nbd/client", "vhost", "vhost/frontend", "imageio/client", "imageio/batch", "uring", "report", "suggest", "child"}
 
 // singletons are the components whose every folder is one of its own: a driver
 // does not know another driver, nor a filter another filter.

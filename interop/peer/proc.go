@@ -10,11 +10,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vmdisk/vmdisk/child"
 )
 
 // stopGrace is how long a process has to end after SIGTERM before it is killed.
@@ -24,54 +25,49 @@ const stopGrace = 15 * time.Second
 type Proc struct {
 	Name string
 
-	cmd    *exec.Cmd
-	stderr tail
-	done   chan struct{} // closed when the process has been waited for
-	err    error         // of Wait; valid after done
+	child  *child.Process
+	stderr *child.Tail
 }
 
 // Start runs a program in the background. env is added to the environment,
 // files become descriptors 3, 4, ...
 func Start(name string, argv []string, env []string, files ...*os.File) (*Proc, error) {
-	p := &Proc{Name: name, cmd: exec.Command(argv[0], argv[1:]...), done: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = &p.stderr, &p.stderr
-	p.cmd.Env = append(os.Environ(), env...)
-	p.cmd.ExtraFiles = files
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", name, err)
+	p := &Proc{Name: name, stderr: new(child.Tail)}
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Stdout, cmd.Stderr = p.stderr, p.stderr
+	cmd.Env = append(os.Environ(), env...)
+	cmd.ExtraFiles = files
+	var err error
+	if p.child, err = child.Start(cmd, nil); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	go func() {
-		p.err = p.cmd.Wait()
-		close(p.done)
-	}()
 	return p, nil
 }
 
 // PID of the process.
-func (p *Proc) PID() int { return p.cmd.Process.Pid }
+func (p *Proc) PID() int { return p.child.PID() }
 
 // Done is closed when the process has ended.
-func (p *Proc) Done() <-chan struct{} { return p.done }
+func (p *Proc) Done() <-chan struct{} { return p.child.Done() }
 
 // Stderr is the end of what the process has written to stdout and stderr.
-func (p *Proc) Stderr() string { return p.stderr.String() }
+func (p *Proc) Stderr() string { return strings.TrimSpace(p.stderr.String()) }
 
 // Signal sends a signal to the process.
-func (p *Proc) Signal(sig os.Signal) error { return p.cmd.Process.Signal(sig) }
+func (p *Proc) Signal(sig os.Signal) error { return p.child.Signal(sig) }
 
 // Kill ends the process with SIGKILL, as a crash would, and waits for it.
 func (p *Proc) Kill() {
-	_ = p.cmd.Process.Kill()
-	<-p.done
+	_ = p.child.Signal(syscall.SIGKILL)
+	<-p.child.Done()
 }
 
 // Stop ends the process with SIGTERM and waits for it. It is an error if the
 // process had to be killed or ended with a failure other than that signal.
 func (p *Proc) Stop() error {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	_ = p.child.Signal(syscall.SIGTERM)
 	select {
-	case <-p.done:
+	case <-p.child.Done():
 	case <-time.After(stopGrace):
 		p.Kill()
 		return fmt.Errorf("%s did not end within %v of SIGTERM: %s", p.Name, stopGrace, p.Stderr())
@@ -81,22 +77,22 @@ func (p *Proc) Stop() error {
 
 // Wait waits until the process ends by itself and returns its failure.
 func (p *Proc) Wait() error {
-	<-p.done
-	if p.err != nil {
-		return fmt.Errorf("%s: %w: %s", p.Name, p.err, p.Stderr())
+	<-p.child.Done()
+	if p.child.Err() != nil {
+		return fmt.Errorf("%s: %w: %s", p.Name, p.child.Err(), p.Stderr())
 	}
 	return nil
 }
 
 func (p *Proc) exitError() error {
 	var exit *exec.ExitError
-	if errors.As(p.err, &exit) {
+	if errors.As(p.child.Err(), &exit) {
 		if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() && ws.Signal() == syscall.SIGTERM {
 			return nil
 		}
 	}
-	if p.err != nil {
-		return fmt.Errorf("%s: %w: %s", p.Name, p.err, p.Stderr())
+	if p.child.Err() != nil {
+		return fmt.Errorf("%s: %w: %s", p.Name, p.child.Err(), p.Stderr())
 	}
 	return nil
 }
@@ -193,27 +189,3 @@ func RunInput(ctx context.Context, stdin []byte, argv ...string) (Result, error)
 }
 
 func lastBytes(s string, n int) string { return s[max(0, len(s)-n):] }
-
-// tail keeps the last bytes written to it.
-type tail struct {
-	mu  sync.Mutex
-	buf []byte
-}
-
-const tailBytes = 64 << 10
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.buf = append(t.buf, p...)
-	if over := len(t.buf) - tailBytes; over > 0 {
-		t.buf = append(t.buf[:0], t.buf[over:]...)
-	}
-	return len(p), nil
-}
-
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return strings.TrimSpace(string(t.buf))
-}

@@ -8,19 +8,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"sync"
-	"syscall"
 	"time"
+
+	"github.com/vmdisk/vmdisk/child"
 )
 
 // HostClient is a node without a guest: a process of this host.
 type HostClient struct {
-	cmd    *exec.Cmd
+	child  *child.Process
 	conn   *Conn
 	log    *os.File
-	exited chan struct{}
-	wg     sync.WaitGroup
 	once   sync.Once
 	closed error
 }
@@ -44,16 +42,15 @@ func StartHost(ctx context.Context, vmdisk, dir, name string) (_ *HostClient, er
 		return nil, fmt.Errorf("client %s: %w", name, err)
 	}
 	defer func() { _ = l.Close() }()
-	h := &HostClient{exited: make(chan struct{})}
+	h := new(HostClient)
 	if h.log, err = os.Create(filepath.Join(dir, "agent.log")); err != nil {
 		return nil, err
 	}
 	// Not CommandContext: the node is stopped in order, over its channel.
-	h.cmd = exec.Command(vmdisk, "lab", "agent", "--socket", socket)
-	h.cmd.Stdout, h.cmd.Stderr = h.log, h.log
-	h.cmd.Env = append(os.Environ(), "TMPDIR="+dir)
-	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := h.start(); err != nil {
+	cmd := exec.Command(vmdisk, "lab", "agent", "--socket", socket)
+	cmd.Stdout, cmd.Stderr = h.log, h.log
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+	if h.child, err = child.Start(cmd, nil); err != nil {
 		return nil, errors.Join(fmt.Errorf("client %s: %w", name, err), h.log.Close())
 	}
 	conn, err := h.accept(ctx, l)
@@ -63,22 +60,6 @@ func StartHost(ctx context.Context, vmdisk, dir, name string) (_ *HostClient, er
 	}
 	h.conn = NewConn(conn)
 	return h, nil
-}
-
-// start runs the process on a thread that lives as long as it: the kernel sends
-// Pdeathsig when the thread that forked ends, not the process.
-func (h *HostClient) start() error {
-	started := make(chan error, 1)
-	h.wg.Go(func() {
-		runtime.LockOSThread() // not unlocked: the thread ends with the goroutine
-		err := h.cmd.Start()
-		started <- err
-		if err == nil {
-			_ = h.cmd.Wait()
-		}
-		close(h.exited)
-	})
-	return <-started
 }
 
 func (h *HostClient) accept(ctx context.Context, l net.Listener) (net.Conn, error) {
@@ -97,7 +78,7 @@ func (h *HostClient) accept(ctx context.Context, l net.Listener) (net.Conn, erro
 	select {
 	case a := <-got:
 		return a.conn, a.err
-	case <-h.exited:
+	case <-h.Exited():
 		why = errors.New("it ended at once")
 	case <-ctx.Done():
 		why = context.Cause(ctx)
@@ -113,10 +94,10 @@ func (h *HostClient) accept(ctx context.Context, l net.Listener) (net.Conn, erro
 func (h *HostClient) Conn() *Conn { return h.conn }
 
 // PID is the client's process.
-func (h *HostClient) PID() int { return h.cmd.Process.Pid }
+func (h *HostClient) PID() int { return h.child.PID() }
 
 // Exited is closed when the process has ended.
-func (h *HostClient) Exited() <-chan struct{} { return h.exited }
+func (h *HostClient) Exited() <-chan struct{} { return h.child.Done() }
 
 // Close ends the channel and the process. It may be called again.
 func (h *HostClient) Close() error {
@@ -130,11 +111,11 @@ func (h *HostClient) close() error {
 		err = h.conn.Close()
 	}
 	select {
-	case <-h.exited: // it ends when its channel does
+	case <-h.Exited(): // it ends when its channel does
 	case <-time.After(time.Second):
 	}
-	_ = syscall.Kill(-h.cmd.Process.Pid, syscall.SIGKILL) // its own children too
-	h.wg.Wait()
+	err = errors.Join(err, h.child.KillGroup()) // its own children too
+	<-h.Exited()
 	return errors.Join(err, h.log.Close())
 }
 

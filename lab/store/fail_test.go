@@ -127,7 +127,7 @@ func TestServerDies(t *testing.T) {
 	if err := syscall.Kill(set.Disks[1].Processes[0].PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	<-victim.ended
+	<-victim.Done()
 	if err := set.Close(t.Context()); err == nil || !strings.Contains(err.Error(), "server b") || !strings.Contains(err.Error(), "killed") {
 		t.Errorf("error %v", err)
 	}

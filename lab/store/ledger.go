@@ -159,9 +159,9 @@ func (c *scope) start(name string, cmd command) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	ticks, err := startTicks(p.pid())
+	ticks, err := startTicks(p.PID())
 	if err == nil {
-		err = c.record(entry{Kind: kindProcess, Name: cmd.name, PID: p.pid(), Started: ticks})
+		err = c.record(entry{Kind: kindProcess, Name: cmd.name, PID: p.PID(), Started: ticks})
 	}
 	if err != nil {
 		p.told = true

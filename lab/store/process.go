@@ -7,13 +7,14 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/prometheus/procfs"
+
+	"github.com/vmdisk/vmdisk/child"
 )
 
 // Times that a server may take; a machine may be busy with several guests.
@@ -24,47 +25,32 @@ const (
 
 // process is a server, a child that ends when we do.
 type process struct {
+	*child.Process
 	name    string // "server a"
-	kill    bool   // it does not heed SIGTERM
-	cmd     *exec.Cmd
-	stderr  tail
-	ended   chan struct{} // closed when it has been waited for
-	err     error         // of Wait; valid after ended
-	told    bool          // await has said that it ended
+	program string
+	kill    bool // it does not heed SIGTERM
+	stderr  *child.Tail
+	told    bool // await has said that it ended
 	once    sync.Once
 	stopErr error
 }
 
-// startProcess runs a program in the background. The goroutine that waits for it
-// keeps the thread that forked: the death signal is tied to that thread.
+// startProcess runs a program in the background.
 func startProcess(name string, c command) (*process, error) {
 	path, err := findProgram(c.name)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	p := &process{name: name, cmd: exec.Command(path, c.args...), kill: c.kill, ended: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = io.Discard, &p.stderr
-	p.cmd.Env = append(p.cmd.Environ(), c.env...)
-	p.cmd.Dir = "/"
-	p.cmd.SysProcAttr = childAttr()
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := p.cmd.Start()
-		started <- err
-		if err == nil {
-			p.err = p.cmd.Wait()
-		}
-		close(p.ended)
-	}()
-	if err := <-started; err != nil {
+	p := &process{name: name, program: c.name, kill: c.kill, stderr: new(child.Tail)}
+	cmd := exec.Command(path, c.args...)
+	cmd.Stdout, cmd.Stderr = io.Discard, p.stderr
+	cmd.Env = append(cmd.Environ(), c.env...)
+	cmd.Dir = "/"
+	if p.Process, err = child.Start(cmd, nil); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return p, nil
 }
-
-func (p *process) pid() int { return p.cmd.Process.Pid }
 
 // stop ends the process, in order at first. It is an error if it had ended by
 // itself before.
@@ -75,37 +61,37 @@ func (p *process) stop() error {
 
 func (p *process) end() error {
 	select {
-	case <-p.ended:
+	case <-p.Done():
 		if p.told {
 			return nil
 		}
-		return fmt.Errorf("%s (%s) ended by itself: %w", p.name, p.cmd.Args[0], p.failure())
+		return fmt.Errorf("%s (%s) ended by itself: %w", p.name, p.program, p.failure())
 	default:
 	}
 	sig := syscall.SIGTERM
 	if p.kill {
 		sig = syscall.SIGKILL
 	}
-	_ = p.cmd.Process.Signal(sig)
+	_ = p.Signal(sig)
 	timer := time.NewTimer(stopTime)
 	defer timer.Stop()
 	select {
-	case <-p.ended:
+	case <-p.Done():
 		return nil
 	case <-timer.C:
 	}
-	err := killGroup(p.pid()) // not waited for yet, so the number is still its
-	<-p.ended
+	err := p.KillGroup() // not waited for yet, so the number is still its
+	<-p.Done()
 	return err
 }
 
 // failure says how the process ended.
 func (p *process) failure() error {
-	err := p.err
+	err := p.Err()
 	if err == nil {
 		err = errors.New("exit status 0")
 	}
-	if text := p.stderr.String(); text != "" {
+	if text := strings.TrimSpace(p.stderr.String()); text != "" {
 		return fmt.Errorf("%w: %s", noSpace(text, err), lastLine(text))
 	}
 	return err
@@ -120,11 +106,11 @@ func (p *process) await(ctx context.Context, socket string) error {
 	defer tick.Stop()
 	for {
 		select {
-		case <-p.ended:
+		case <-p.Done():
 			p.told = true
-			return fmt.Errorf("%s (%s): %w", p.name, p.cmd.Args[0], p.failure())
+			return fmt.Errorf("%s (%s): %w", p.name, p.program, p.failure())
 		case <-ctx.Done():
-			return fmt.Errorf("%s (%s) does not listen on %s: %w: %s", p.name, p.cmd.Args[0], socket, ctx.Err(), lastLine(p.stderr.String()))
+			return fmt.Errorf("%s (%s) does not listen on %s: %w: %s", p.name, p.program, socket, ctx.Err(), lastLine(p.stderr.String()))
 		case <-tick.C:
 		}
 		if ok, err := listening(socket); err != nil || ok {
@@ -162,28 +148,4 @@ func startTicks(pid int) (uint64, error) {
 		return 0, err
 	}
 	return st.Starttime, nil
-}
-
-// tail keeps the end of what a process prints. Safe for concurrent use.
-type tail struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-const maxTail = 4 << 10
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.text = append(t.text, p...)
-	if len(t.text) > maxTail {
-		t.text = append(t.text[:0], t.text[len(t.text)-maxTail:]...)
-	}
-	return len(p), nil
-}
-
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return strings.TrimSpace(string(t.text))
 }

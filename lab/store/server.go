@@ -101,7 +101,7 @@ func (b *builder) started(ctx context.Context, d *Disk, node string, c command, 
 	if err != nil {
 		return err
 	}
-	d.Processes = append(d.Processes, Process{Name: name, PID: p.pid()})
+	d.Processes = append(d.Processes, Process{Name: name, PID: p.PID()})
 	return p.await(ctx, socket)
 }
 

@@ -188,7 +188,7 @@ func (v *VM) accept(ctx context.Context, l net.Listener) (net.Conn, error) {
 	select {
 	case a := <-got:
 		return a.conn, a.err
-	case <-v.process.done:
+	case <-v.process.Done():
 	case <-ctx.Done():
 	}
 	_ = l.Close()
@@ -205,14 +205,14 @@ func (v *VM) wait(ctx context.Context, one, other <-chan struct{}) error {
 		return nil
 	case <-other:
 		return nil
-	case <-v.process.done:
+	case <-v.process.Done():
 	case <-ctx.Done():
 	}
 	return v.why(ctx)
 }
 
 func (v *VM) why(ctx context.Context) error {
-	if v.process.ended() {
+	if v.process.Ended() {
 		if v.monitor != nil {
 			<-v.exited
 		}
@@ -238,7 +238,7 @@ func (v *VM) failed(name string, err error) error {
 func (v *VM) Agent() io.ReadWriteCloser { return v.agent }
 
 // PID is QEMU's process.
-func (v *VM) PID() int { return v.process.cmd.Process.Pid }
+func (v *VM) PID() int { return v.process.PID() }
 
 // Console is the end of what the guest's kernel printed.
 func (v *VM) Console() string { return readConsole(filepath.Join(v.dir, consoleName)) }
@@ -296,17 +296,17 @@ func (v *VM) close() error {
 		ctx, cancel := context.WithTimeout(context.Background(), quitTime)
 		_ = v.monitor.execute(ctx, "quit", nil, nil) // a QEMU that doesn't is killed
 		select {
-		case <-v.process.done:
+		case <-v.process.Done():
 		case <-ctx.Done():
 		}
 		cancel()
 		v.monitor.close()
 	}
 	var errs []error
-	if v.process != nil && !v.process.ended() {
+	if v.process != nil && !v.process.Ended() {
 		errs = append(errs, v.process.kill())
 	}
-	if v.process != nil && v.process.ended() {
+	if v.process != nil && v.process.Ended() {
 		<-v.exited
 	}
 	for _, name := range []string{monitorName, agentName} {

@@ -13,6 +13,9 @@ const consoleName = "console"
 // and calls of a panic are 50 lines, and what it is about stands before them.
 const consoleLines = 100
 
+// consoleBytes is how much of the end of a console is looked at.
+const consoleBytes = 64 << 10
+
 // readConsole returns the end of what a guest's kernel printed.
 func readConsole(path string) string {
 	f, err := os.Open(path)
@@ -21,9 +24,9 @@ func readConsole(path string) string {
 	}
 	defer func() { _ = f.Close() }()
 	if end, err := f.Seek(0, io.SeekEnd); err == nil {
-		_, _ = f.Seek(max(0, end-tailBytes), io.SeekStart)
+		_, _ = f.Seek(max(0, end-consoleBytes), io.SeekStart)
 	}
-	text, _ := io.ReadAll(io.LimitReader(f, tailBytes))
+	text, _ := io.ReadAll(io.LimitReader(f, consoleBytes))
 	return lastLines(string(text), consoleLines)
 }
 

@@ -79,7 +79,7 @@ func (v *VM) Events() []Event {
 // Ending says why and how the guest ended, such as "QEMU ended: the guest powered
 // off"; "" while it runs. It is one line, and complete when Exited is closed.
 func (v *VM) Ending() string {
-	if v.process == nil || !v.process.ended() {
+	if v.process == nil || !v.process.Ended() {
 		return ""
 	}
 	v.mu.Lock()
@@ -95,7 +95,7 @@ func (v *VM) Ending() string {
 // guest ended is in the last one.
 func (v *VM) watch() {
 	defer close(v.exited)
-	<-v.process.done
+	<-v.process.Done()
 	if v.monitor == nil {
 		return
 	}

@@ -22,7 +22,7 @@ func ended(t *testing.T, text string) *VM {
 	v.monitor = &monitor{conn: near, onEvent: v.event, done: make(chan struct{}), waiting: map[int]chan message{}}
 	go v.monitor.read()
 	go v.watch()
-	<-v.process.done
+	<-v.process.Done()
 	select {
 	case <-v.Exited():
 		t.Error("Exited was closed before the last events were read")

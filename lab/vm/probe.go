@@ -80,7 +80,7 @@ func bootsWithKVM(ctx context.Context, kernel, dir string) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
 	select {
-	case <-p.done:
+	case <-p.Done():
 	case <-ctx.Done():
 		if err := p.kill(); err != nil {
 			return err

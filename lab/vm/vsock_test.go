@@ -114,8 +114,13 @@ func waiting(t *testing.T, channel string) (*VM, Config, callers) {
 	t.Helper()
 	near, far := net.Pipe()
 	t.Cleanup(func() { _, _ = near.Close(), far.Close() })
+	p, err := start([]string{"sleep", "1000"}, t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.kill() })
 	v := newVM(t.TempDir())
-	v.serial, v.process = near, &process{done: make(chan struct{})}
+	v.serial, v.process = near, p
 	c := plain()
 	c.Guest.Channel, c.vsock = channel, vsock{cid: 4711, port: 1}
 	return v, c, callers{make(chan *agent.VsockConn, 2), make(chan struct{})}
