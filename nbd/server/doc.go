@@ -7,9 +7,9 @@
 // Whoever got the event serves the connection until its socket is empty: every
 // complete request in the receive buffer is decoded; small reads and writes are
 // done inline by [disk.Disk.TryRead] and [disk.Disk.TryWrite], straight into the
-// reply buffer; large reads leave by sendfile; the replies leave in one write.
-// What would block, and every other command, becomes a task on a worker
-// goroutine, which answers by itself.
+// reply buffer; large reads leave by sendfile, and large writes to a file arrive
+// by splice; the replies leave in one write. What would block, and every other
+// command, becomes a task on a worker goroutine, which answers by itself.
 //
 // A TLS connection has a goroutine of its own instead, since Go's TLS cannot be
 // polled; it holds no buffer of this package while idle.
