@@ -34,8 +34,10 @@ type export struct {
 	Export
 	Counters
 	changed  atomic.Bool // something may need a flush
-	noSplice atomic.Bool // splice was refused
-	lease    *Lease      // nil for the fixed exports
+	noSplice atomic.Bool // splice was refused, or does not pay
+	// spliceProbed: it is known whether it pays.
+	spliceProbed atomic.Bool
+	lease        *Lease // nil for the fixed exports
 }
 
 func (s *Server) addExport(e Export) error {

@@ -101,6 +101,10 @@ func (c *conn) spliceWrite(ws *workspace, r *nbd.Request) (done bool, err error)
 		return false, nil
 	}
 	defer to.Release()
+	if !c.exp.spliceProbed.Swap(true) && !regular(to.FD) {
+		c.exp.noSplice.Store(true)
+		return false, nil
+	}
 	p := c.s.pipes.take()
 	if p == nil || to.Len < n {
 		if p != nil {
@@ -119,6 +123,13 @@ func (c *conn) spliceWrite(ws *workspace, r *nbd.Request) (done bool, err error)
 	}
 	p.close() // whatever is left in it
 	return true, err
+}
+
+// regular: the pages of a pipe go into the cache of a block device one by one, which
+// costs a fifth more than a copy (84 us against 70 us for 64 KiB to a loop device).
+func regular(fd int) bool {
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG
 }
 
 // run moves the payload. errNoSplice tells that rescue has to do the rest, any other
