@@ -33,7 +33,7 @@ func TestCopyFromNbdkit(t *testing.T) {
 		{"large blocks", []string{"--filter=blocksize-policy", "file", image, "blocksize-minimum=512", "blocksize-preferred=64K", "blocksize-maximum=64K", "blocksize-error-policy=error"}},
 		{"small pieces", []string{"--filter=blocksize", "file", image, "maxdata=4K"}},
 		{"slow", []string{"--filter=delay", "file", image, "delay-read=20ms"}},
-		{"some errors", []string{"--filter=retry-request", "--filter=error", "file", image, "error-pread-rate=5%", "retry-request-retries=9", "retry-request-delay=1", "retry-request-exponential=false"}},
+		{"some errors", []string{"--filter=retry-request", "--filter=error", "file", image, "error-pread-rate=5%", "retry-request-retries=9", "retry-request-delay=1"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,13 +12,39 @@ import (
 	"github.com/vmdisk/vmdisk/report"
 )
 
+// counts are of one cell: requests, and MiB that the server wrote.
+type counts struct{ writes, zeroes, refused, wrote int64 }
+
 // TestFastZeroCounts runs the study and holds the counts of its cells to what
-// the strategies promise.
+// the strategies promise. auto times its first zero: where that one met a busy moment
+// of the host, it tries another, and the study is run again.
 func TestFastZeroCounts(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes several seconds")
 	}
 	t.Parallel()
+	const tries = 4
+	for try := 1; ; try++ {
+		unexpected := fastZeroCounts(t)
+		if len(unexpected) == 0 {
+			return
+		}
+		for _, text := range unexpected {
+			if try < tries && strings.Contains(text, " auto: ") {
+				t.Log("once more: " + text)
+			} else {
+				t.Error(text)
+			}
+		}
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+// fastZeroCounts is what of one run's counts is not as it should be.
+func fastZeroCounts(t *testing.T) (unexpected []string) {
+	t.Helper()
 	out := t.TempDir()
 	e, err := Find("fast-zero")
 	if err != nil {
@@ -35,7 +62,6 @@ func TestFastZeroCounts(t *testing.T) {
 	if err := json.Unmarshal(text, &results); err != nil {
 		t.Fatal(err)
 	}
-	type counts struct{ writes, zeroes, refused, wrote int64 }
 	want := map[string]counts{
 		"A default write":      {20, 0, 0, 20},
 		"B default write":      {20, 0, 0, 20},
@@ -69,7 +95,7 @@ func TestFastZeroCounts(t *testing.T) {
 		if w, ok := want[key]; ok && !c.BlockStatus {
 			seen++
 			if got != w {
-				t.Errorf("%s: %+v, want %+v", key, got, w)
+				unexpected = append(unexpected, fmt.Sprintf("%s: %+v, want %+v", key, got, w))
 			}
 		}
 		if c.Seconds <= 0 || c.Straight <= 0 || c.Ideal <= 0 {
@@ -88,6 +114,7 @@ func TestFastZeroCounts(t *testing.T) {
 	if err := report.Text(&b, doc); err != nil || !strings.Contains(b.String(), "no fallback, fast zeroing offered: on A 1 zero, 10 writes") {
 		t.Errorf("the text lacks the story: %v\n%s", err, b.String())
 	}
+	return unexpected
 }
 
 func TestParameters(t *testing.T) {
