@@ -50,7 +50,7 @@ func fastZeroCounts(t *testing.T) (unexpected []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	doc, err := Run(context.Background(), e, Options{Out: out, Set: map[string]string{"size": "20M", "write-delay": "10ms", "zero-delay": "300us", "queue-depth": "4", "qemu-img": "off"}})
+	doc, err := Run(context.Background(), e, Options{Out: out, Set: map[string]string{"size": "20M", "write-delay": "40ms", "zero-delay": "300us", "queue-depth": "4", "qemu-img": "off"}})
 	if err != nil {
 		t.Fatal(err)
 	}
