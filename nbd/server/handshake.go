@@ -29,7 +29,8 @@ var (
 // the middle injected after STARTTLS reach the TLS handshake and break it.
 type haggler struct {
 	s        *Server
-	conn     net.Conn
+	accepted net.Conn // as it was accepted
+	conn     net.Conn // that, or TLS over it
 	secure   bool
 	noZeroes bool
 	terms
@@ -56,7 +57,7 @@ type agreement struct {
 // haggle negotiates until an export is chosen; nil and nil when the client
 // left in good order.
 func (s *Server) haggle(nc net.Conn) (a *agreement, err error) {
-	h := &haggler{s: s, conn: nc, buf: make([]byte, 512)}
+	h := &haggler{s: s, accepted: nc, conn: nc, buf: make([]byte, 512)}
 	defer func() {
 		var kept *export
 		if a != nil && err == nil {
@@ -105,6 +106,9 @@ func (h *haggler) option() (a *agreement, done bool, err error) {
 			return nil, false, err
 		}
 		a, done, err = h.answer(head.Option, data)
+	}
+	if a != nil && err == nil && !h.s.agree(h.accepted) {
+		return nil, true, errDrained
 	}
 	if len(h.out) > 0 {
 		if _, werr := h.conn.Write(h.out); err == nil {

@@ -77,7 +77,7 @@ type Server struct {
 
 	mu        sync.Mutex
 	conns     map[*conn]struct{}
-	haggling  map[net.Conn]struct{}
+	haggling  map[net.Conn]bool // true: agreed, the client may already send requests
 	listeners map[net.Listener]struct{}
 	slots     chan struct{}  // one element per connection
 	open      sync.WaitGroup // connections, haggling or not
@@ -99,7 +99,7 @@ func New(cfg Config) (*Server, error) {
 		mem:       newMemory(cfg.Memory),
 		pipes:     make(pipes, maxIdlePipes),
 		conns:     map[*conn]struct{}{},
-		haggling:  map[net.Conn]struct{}{},
+		haggling:  map[net.Conn]bool{},
 		listeners: map[net.Listener]struct{}{},
 		slots:     make(chan struct{}, cfg.MaxConnections),
 	}
@@ -231,7 +231,7 @@ func (s *Server) start(nc net.Conn) {
 		<-s.slots
 		return
 	}
-	s.haggling[nc] = struct{}{}
+	s.haggling[nc] = false
 	s.open.Add(1)
 	go s.negotiate(nc)
 }
@@ -264,6 +264,18 @@ func (s *Server) negotiate(nc net.Conn) {
 	c.first()
 }
 
+// agree is told before the client is that it may send requests; false: the server ends,
+// and would not answer them.
+func (s *Server) agree(nc net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining.Load() {
+		return false
+	}
+	s.haggling[nc] = true
+	return true
+}
+
 // ended gives back what a connection holds in the server.
 func (s *Server) ended() {
 	<-s.slots
@@ -281,8 +293,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for l := range s.listeners {
 		l.Close()
 	}
-	for nc := range s.haggling {
-		nc.Close()
+	for nc, agreed := range s.haggling {
+		if !agreed {
+			nc.Close()
+		}
 	}
 	conns := make([]*conn, 0, len(s.conns))
 	for c := range s.conns {
@@ -319,6 +333,9 @@ func (s *Server) waitOpen(ctx context.Context) error {
 	n := len(s.conns)
 	for c := range s.conns {
 		c.kill()
+	}
+	for nc := range s.haggling {
+		nc.Close()
 	}
 	s.mu.Unlock()
 	<-done
