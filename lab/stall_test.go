@@ -1,6 +1,8 @@
 package lab
 
 import (
+	"fmt"
+	"maps"
 	"runtime"
 	"testing"
 	"time"
@@ -30,9 +32,9 @@ set:
 axes: {bs: [4k]}
 `
 
-// checkStalls: the stalls are found in the node that they were injected in, with
-// their length, and in no other.
-func checkStalls(t *testing.T, dir string, injected time.Duration) {
+// checkStalls: the stalls are found in the node that they were injected in, and in
+// no other. It tells whether all have their length, within a tenth.
+func checkStalls(t *testing.T, dir string, injected time.Duration) (exact bool) {
 	t.Helper()
 	r, err := outcome.Load(dir)
 	if err != nil {
@@ -42,6 +44,7 @@ func checkStalls(t *testing.T, dir string, injected time.Duration) {
 	if run.Discarded != "" {
 		t.Fatalf("%s\n%s", run.Discarded, run.Console)
 	}
+	exact = true
 	for _, n := range run.Nodes {
 		want := 0
 		if n.Name == "b" {
@@ -52,14 +55,40 @@ func checkStalls(t *testing.T, dir string, injected time.Duration) {
 			t.Errorf("node %s: %d stalls of more than %v: %v", n.Name, len(long), injected/2, n.Result.Stalls)
 		}
 		for _, s := range long {
-			if took := time.Duration(s.TookNS); took < injected*9/10 || took > injected*11/10 {
+			took := time.Duration(s.TookNS)
+			if took < injected*9/10 {
 				t.Errorf("node %s: a stall of %v, injected were %v", n.Name, took, injected)
+			}
+			if took > injected*11/10 {
+				t.Logf("node %s: a stall of %v, injected were %v", n.Name, took, injected)
+				exact = false
 			}
 		}
 	}
 	if s := run.Figures().Stalls; s.Overlapping > 0 && s.Most > 1 && s.OverlapNS > int64(injected/2) {
 		t.Errorf("stalls of two nodes overlap: %+v", s)
 	}
+	return exact
+}
+
+// injectStalls runs the experiment with stalls of growing lengths until they are
+// found within a tenth of what they are. A busy host adds to a stall what it takes
+// to run the node again, 1.3 s have been seen for a guest; that does not grow with
+// the stall, but an error in how it is measured does.
+func injectStalls(t *testing.T, set map[string]string, lengths ...time.Duration) {
+	t.Helper()
+	for _, length := range lengths {
+		e, o := experiment(t, stalling)
+		maps.Copy(o.Set, set)
+		o.Set["filter"] = fmt.Sprintf("b@delay:flush=%v", length)
+		if _, err := Run(t.Context(), e, o); err != nil {
+			t.Fatal(err)
+		}
+		if checkStalls(t, o.Out, length) || t.Failed() {
+			return
+		}
+	}
+	t.Error("no run has measured its stalls within a tenth of their length")
 }
 
 // longer leaves out what a busy host does to a process.
@@ -75,16 +104,9 @@ func longer(all []agent.Stall, than time.Duration) []agent.Stall {
 
 func TestStallOfHostClient(t *testing.T) {
 	t.Parallel()
-	e, o := experiment(t, stalling)
-	o.Set["client"], o.Set["filter"] = "host", "b@delay:flush=4s"
-	if _, err := Run(t.Context(), e, o); err != nil {
-		t.Fatal(err)
-	}
-	checkStalls(t, o.Out, 4*time.Second)
+	injectStalls(t, map[string]string{"client": "host"}, 4*time.Second, 15*time.Second)
 }
 
-// TestStallOfGuest injects longer stalls: an emulated guest on a busy host needs
-// some tenths of a second to notice that one is over.
 func TestStallOfGuest(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots two guests")
@@ -93,10 +115,5 @@ func TestStallOfGuest(t *testing.T) {
 		t.Skip("guests are x86-64")
 	}
 	t.Parallel()
-	e, o := experiment(t, stalling)
-	o.Set["accel"], o.Set["server"], o.Set["filter"] = "tcg", "vmdisk", "b@delay:flush=6s"
-	if _, err := Run(t.Context(), e, o); err != nil {
-		t.Fatal(err)
-	}
-	checkStalls(t, o.Out, 6*time.Second)
+	injectStalls(t, map[string]string{"accel": "tcg", "server": "vmdisk"}, 6*time.Second, 25*time.Second)
 }
