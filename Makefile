@@ -6,7 +6,7 @@ export CGO_ENABLED = 0
 OUT     ?= out
 PREFIX  ?= /usr/local
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
-LINT    ?= github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+GOLANGCI ?= github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .PHONY: all build install demo test bench lint man peers clean
 
@@ -33,7 +33,7 @@ bench: peers build
 	go run ./bench/agree -vmdisk bin/vmdisk
 
 lint:
-	go run $(LINT) run ./...
+	go run $(GOLANGCI) run ./...
 
 man:
 	rm -f docs/man/*.1

@@ -29,18 +29,8 @@ func pollJob(name string, more ...string) []string {
 // strace saw.
 func traced(t *testing.T, calls string) string {
 	t.Helper()
-	hostfs.RequireTool(t, "strace", "strace")
-	out := filepath.Join(t.TempDir(), "strace")
-	cmd := exec.CommandContext(t.Context(), "strace", "-f", "-qq", "-o", out, "-e", "trace="+calls, os.Args[0], "-test.run=^"+t.Name()+"$")
-	cmd.Env = append(os.Environ(), pollEnv+"=1")
-	if msg, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, msg)
-	}
-	text, err := os.ReadFile(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
+	lines, _ := hostfs.Strace(t, []string{pollEnv + "=1"}, []string{"-e", "trace=" + calls}, os.Args[0], "-test.run=^"+t.Name()+"$")
+	return strings.Join(lines, "\n")
 }
 
 // hipri of io_uring sets the ring up for polling, and the job's figures are whole.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -168,6 +167,8 @@ func walkFile(path string) int {
 	return 0
 }
 
+var asked = regexp.MustCompile(`^lseek\(\d+, (\d+), SEEK_(?:DATA|HOLE)`)
+
 // TestTmpfsIsLinear counts the system calls that it takes to map a file of many
 // extents on tmpfs, where SEEK_HOLE walks through the extent: they have to grow
 // with the number of extents, and each offset may be asked about but twice.
@@ -176,7 +177,6 @@ func TestTmpfsIsLinear(t *testing.T) {
 		t.Skip("writes 400 MiB to RAM")
 	}
 	t.Parallel()
-	hostfs.RequireTool(t, "strace", "strace")
 	dir := hostfs.Mount(t, hostfs.Tmpfs, hostfs.Options{Size: 700 * mib})
 	self, err := os.Executable()
 	if err != nil {
@@ -198,23 +198,18 @@ func TestTmpfsIsLinear(t *testing.T) {
 		if err := f.Truncate(int64(extents) * 4096); err != nil {
 			t.Fatal(err)
 		}
-		log := filepath.Join(t.TempDir(), "strace")
-		cmd := exec.Command("strace", "-f", "-qq", "-e", "trace=lseek", "-o", log, self)
-		cmd.Env = append(os.Environ(), "VMDISK_TEST_WALK="+path)
-		cmd.Stderr = os.Stderr
-		out, err := cmd.Output()
-		if err != nil || string(out) != fmt.Sprintln(extents) {
-			t.Fatalf("%v: %q spans, want %d", err, out, extents)
+		lines, out := hostfs.Strace(t, []string{"VMDISK_TEST_WALK=" + path}, []string{"-e", "trace=lseek"}, self)
+		if out != fmt.Sprintln(extents) {
+			t.Fatalf("%q spans, want %d", out, extents)
 		}
-		text, err := os.ReadFile(log)
-		if err != nil {
-			t.Fatal(err)
-		}
-		// A call during which another thread makes one is printed in two parts.
 		calls, last := 0, int64(-1)
-		for _, m := range regexp.MustCompile(`lseek\(\d+, (\d+), SEEK_(?:DATA|HOLE)`).FindAllSubmatch(text, -1) {
+		for _, line := range lines {
+			m := asked.FindStringSubmatch(line)
+			if m == nil {
+				continue
+			}
 			calls++
-			off, err := strconv.ParseInt(string(m[1]), 10, 64)
+			off, err := strconv.ParseInt(m[1], 10, 64)
 			if err != nil {
 				t.Fatal(err)
 			}

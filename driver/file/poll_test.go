@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -256,19 +254,9 @@ func TestPolledCalls(t *testing.T) {
 		polledCalls(t)
 		return
 	}
-	hostfs.RequireTool(t, "strace", "strace")
-	out := filepath.Join(t.TempDir(), "strace")
-	cmd := exec.CommandContext(t.Context(), "strace", "-f", "-qq", "-o", out, "-e", "trace=preadv2,pwritev2", os.Args[0], "-test.run=^TestPolledCalls$")
-	cmd.Env = append(os.Environ(), "VMDISK_POLLED_CALLS=1")
-	if msg, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, msg)
-	}
-	text, err := os.ReadFile(out)
-	if err != nil {
-		t.Fatal(err)
-	}
+	lines, _ := hostfs.Strace(t, []string{"VMDISK_POLLED_CALLS=1"}, []string{"-e", "trace=preadv2,pwritev2"}, os.Args[0], "-test.run=^TestPolledCalls$")
 	calls := map[string]int{}
-	for line := range strings.Lines(string(text)) {
+	for _, line := range lines {
 		for _, name := range []string{"preadv2(", "pwritev2("} {
 			if !strings.Contains(line, name) {
 				continue

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"runtime"
 	"strings"
@@ -25,7 +24,6 @@ func TestSystemCalls(t *testing.T) {
 		traced(t, path)
 		return
 	}
-	hostfs.RequireTool(t, "strace", "strace")
 	hostfs.RequireRoot(t)
 	const (
 		zeroRange = `fallocate FALLOC_FL_KEEP_SIZE|FALLOC_FL_ZERO_RANGE`
@@ -70,23 +68,14 @@ func traced(t *testing.T, path string) {
 func ignore(error) error { return nil }
 
 // call finds, in a line of strace, the system call and the flags that matter.
-var call = regexp.MustCompile(`^\d+ +(fallocate|ioctl|pwrite64|pwritev2|fdatasync|fsync)\((.*)`)
+var call = regexp.MustCompile(`^(fallocate|ioctl|pwrite64|pwritev2|fdatasync|fsync)\((.*)`)
 
 func trace(t *testing.T, path string) []string {
 	t.Helper()
-	out := filepath.Join(t.TempDir(), "strace")
-	cmd := exec.CommandContext(t.Context(), "strace", "-f", "-qq", "-o", out, "-P", path,
-		"-e", "trace=fallocate,ioctl,pwrite64,pwritev2,fdatasync,fsync", os.Args[0], "-test.run=^TestSystemCalls$")
-	cmd.Env = append(os.Environ(), "VMDISK_TRACED_DISK="+path)
-	if msg, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, msg)
-	}
-	text, err := os.ReadFile(out)
-	if err != nil {
-		t.Fatal(err)
-	}
+	lines, _ := hostfs.Strace(t, []string{"VMDISK_TRACED_DISK=" + path},
+		[]string{"-P", path, "-e", "trace=fallocate,ioctl,pwrite64,pwritev2,fdatasync,fsync"}, os.Args[0], "-test.run=^TestSystemCalls$")
 	var calls []string
-	for line := range strings.Lines(string(text)) {
+	for _, line := range lines {
 		m := call.FindStringSubmatch(line)
 		if m == nil || strings.Contains(line, "BLKSSZGET") || strings.Contains(line, "BLKPBSZGET") || strings.Contains(line, "BLKGETSIZE64") {
 			continue

@@ -48,7 +48,9 @@ type timedConn struct {
 // timeout: a read under TLS is 16 KiB at most.
 func (t *timedConn) limit() error {
 	if until := time.Now().Add(t.timeout); until.Sub(t.until).Abs() > t.timeout/16 {
-		t.SetDeadline(until)
+		if err := t.SetDeadline(until); err != nil {
+			return err
+		}
 		t.until = until
 	}
 	if t.interrupted.Load() {
@@ -73,7 +75,7 @@ func (t *timedConn) Write(p []byte) (int, error) {
 
 func (t *timedConn) interrupt() {
 	t.interrupted.Store(true)
-	t.SetDeadline(time.Unix(1, 0))
+	_ = t.SetDeadline(time.Unix(1, 0)) // fails when it is closed, which ends it as well
 }
 
 func newConn(nc net.Conn, plain bool, timeout time.Duration) *conn {

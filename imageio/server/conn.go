@@ -58,7 +58,9 @@ var errInterrupted = errors.New("interrupted")
 
 func (c *timedConn) Read(p []byte) (int, error) {
 	if c.moved(&c.readUntil) {
-		c.SetReadDeadline(c.readUntil)
+		if err := c.SetReadDeadline(c.readUntil); err != nil {
+			return 0, err
+		}
 	}
 	if c.interrupted.Load() {
 		return 0, errInterrupted
@@ -76,7 +78,9 @@ func (c *timedConn) Write(p []byte) (int, error) {
 func (c *timedConn) beforeWrite() error {
 	c.answering.Store(true)
 	if c.moved(&c.writeUntil) {
-		c.SetWriteDeadline(c.writeUntil)
+		if err := c.SetWriteDeadline(c.writeUntil); err != nil {
+			return err
+		}
 	}
 	if c.cut.Load() {
 		return errInterrupted
@@ -97,12 +101,13 @@ func (c *timedConn) moved(until *time.Time) bool {
 
 // interrupt ends a Read that is waiting, from another goroutine, and a Write
 // that is part of an answer: another answer, to say why, is no longer possible.
+// Setting a deadline fails on a closed connection alone, where nothing waits.
 func (c *timedConn) interrupt() {
 	c.interrupted.Store(true)
-	c.SetReadDeadline(time.Unix(1, 0))
+	_ = c.SetReadDeadline(time.Unix(1, 0))
 	if c.answering.Load() {
 		c.cut.Store(true)
-		c.SetWriteDeadline(time.Unix(1, 0))
+		_ = c.SetWriteDeadline(time.Unix(1, 0))
 	}
 }
 

@@ -143,7 +143,7 @@ func TestErrorInMidGET(t *testing.T) {
 	resp := d.request(http.DefaultClient, "GET", d.remote+"/images/"+id, nil)
 	defer resp.Body.Close()
 	n, err := io.Copy(io.Discard, resp.Body)
-	if resp.StatusCode != 200 || err != io.ErrUnexpectedEOF || n >= 4<<20 {
+	if resp.StatusCode != http.StatusOK || err != io.ErrUnexpectedEOF || n >= 4<<20 {
 		t.Errorf("status %d, %d bytes, %v; want a body that breaks off", resp.StatusCode, n, err)
 	}
 }

@@ -40,9 +40,6 @@ func (l *logger) log(level slog.Level, part, format string, args ...any) {
 	l.s.Log(context.Background(), level, fmt.Sprintf(format, args...), partKey, part)
 }
 
-func (l *logger) debug(part, format string, args ...any) {
-	l.log(slog.LevelDebug, part, format, args...)
-}
 func (l *logger) info(part, format string, args ...any) { l.log(slog.LevelInfo, part, format, args...) }
 func (l *logger) warn(part, format string, args ...any) { l.log(slog.LevelWarn, part, format, args...) }
 func (l *logger) error(part, format string, args ...any) {
@@ -178,17 +175,19 @@ func (r *rotatingFile) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// rotate begins a new file. Where the old one cannot be renamed or emptied it goes on
+// growing: a log beyond its limit is better than none.
 func (r *rotatingFile) rotate() error {
 	r.f.Close()
 	if r.backups == 0 {
-		os.Truncate(r.path, 0)
+		_ = os.Truncate(r.path, 0)
 	}
 	for i := r.backups; i > 0; i-- {
 		from := r.path
 		if i > 1 {
 			from = fmt.Sprintf("%s.%d", r.path, i-1)
 		}
-		os.Rename(from, fmt.Sprintf("%s.%d", r.path, i))
+		_ = os.Rename(from, fmt.Sprintf("%s.%d", r.path, i))
 	}
 	return r.open()
 }

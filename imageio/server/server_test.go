@@ -377,7 +377,7 @@ func TestChunkedUploadAndHead(t *testing.T) {
 	}
 	head := d.request(http.DefaultClient, "HEAD", d.remote+"/images/"+id, nil)
 	head.Body.Close()
-	if head.StatusCode != 200 || head.ContentLength != 2<<20 {
+	if head.StatusCode != http.StatusOK || head.ContentLength != 2<<20 {
 		t.Errorf("HEAD: %d, length %d", head.StatusCode, head.ContentLength)
 	}
 }

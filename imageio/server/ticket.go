@@ -121,14 +121,14 @@ type fields struct {
 func (f *fields) get(key string, required bool) any {
 	v, ok := f.raw[key]
 	if !ok && required && f.err == nil {
-		f.err = fmt.Errorf("Required ticket parameter is missing: %s", key)
+		f.err = fmt.Errorf("Required ticket parameter is missing: %s", key) //nolint:staticcheck // the original's text, which clients see
 	}
 	return v
 }
 
 func (f *fields) invalid(key string, v any, reason string) {
 	if f.err == nil {
-		f.err = fmt.Errorf("Invalid value for '%s': %v: %s", key, v, reason)
+		f.err = fmt.Errorf("Invalid value for '%s': %v: %s", key, v, reason) //nolint:staticcheck // the original's text, which clients see
 	}
 }
 
@@ -191,7 +191,7 @@ var urlSchemes = []string{"file", "nbd", "http", "https"}
 func newTicket(spec ticketSpec, disks *disks, clock func() time.Duration) (*Ticket, error) {
 	u, err := url.Parse(spec.URL)
 	if err == nil && !slices.Contains(urlSchemes, u.Scheme) {
-		err = fmt.Errorf("Unsupported url scheme: %s", u.Scheme)
+		err = fmt.Errorf("Unsupported url scheme: %s", u.Scheme) //nolint:staticcheck // the original's text, which clients see
 	}
 	if err != nil {
 		return nil, &invalidTicket{fmt.Sprintf("Invalid ticket: Invalid value for 'url': %q: %v", spec.URL, err)}
@@ -357,7 +357,7 @@ func (t *Ticket) extend(timeout int64) {
 	t.expires = t.clock() + seconds(timeout)
 }
 
-var errCancelTimeout = errors.New("Timeout cancelling transfer")
+var errCancelTimeout = errors.New("Timeout cancelling transfer") //nolint:staticcheck // the original's text, which clients see
 
 // cancel forbids new operations, cancels the running ones and waits until they
 // have ended; errCancelTimeout after timeout. With timeout 0 it reports at once

@@ -96,7 +96,7 @@ func waitGreeting(p *Proc, network, addr string) error {
 		}
 		select {
 		case <-p.Done():
-			return fmt.Errorf("%s ended at start: %v: %s", p.Name, p.child.Err(), p.Stderr())
+			return fmt.Errorf("%s ended at start: %w: %s", p.Name, p.child.Err(), p.Stderr())
 		case <-ctx.Done():
 			return fmt.Errorf("%s does not answer on %s after %v: %w: %s", p.Name, addr, startTimeout, err, p.Stderr())
 		case <-time.After(5 * time.Millisecond):
