@@ -89,6 +89,9 @@ type Info struct {
 	Min int64
 	// Preferred is the unit below which I/O costs extra (0: unknown).
 	Preferred int64
+	// Bulk is the length below which the reads and writes of a long transfer cost
+	// noticeably more for each byte (0: unknown, or less than 1 MiB).
+	Bulk int64
 	// MaxIO bounds one read or write, MaxZero one zero, MaxTrim one trim.
 	MaxIO, MaxZero, MaxTrim int64
 	// TrimAlign: a trim is rounded inward to multiples of it.

@@ -36,7 +36,7 @@ type Comparison struct {
 // both disks know as zeros are not read. An error is a [*CopyError], in which a
 // is the source and b the target.
 func Compare(ctx context.Context, a, b *disk.Disk, o CompareOptions) (Comparison, error) {
-	base, err := Options{RequestSize: o.RequestSize, QueueDepth: o.QueueDepth, Progress: o.Progress, ProgressEvery: o.ProgressEvery}.complete()
+	base, err := Options{RequestSize: o.RequestSize, QueueDepth: o.QueueDepth, Progress: o.Progress, ProgressEvery: o.ProgressEvery}.complete(a, b)
 	if err != nil {
 		return Comparison{}, err
 	}

@@ -25,7 +25,7 @@ func Copy(ctx context.Context, dst, src *disk.Disk, o Options) (Stats, error) {
 }
 
 func copyDisk(ctx context.Context, dst, src *disk.Disk, o Options, clk *clock) (Stats, error) {
-	o, err := o.complete()
+	o, err := o.complete(dst, src)
 	if err == nil {
 		err = checkDisks(dst, src, o)
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/vmdisk/vmdisk/disk"
 )
 
 // Strategy says how zeros reach the target. All but Auto exist to be compared
@@ -55,7 +57,7 @@ func ParseStrategy(name string) (Strategy, error) {
 // Options configures Copy; the zero value is the default.
 type Options struct {
 	// RequestSize is the largest read or write in bytes: a power of two from 4 KiB to
-	// 64 MiB. Default 1 MiB.
+	// 64 MiB. Default 1 MiB, or what source and target have as Bulk, to 4 MiB.
 	RequestSize int64
 	// QueueDepth is the number of requests in flight, 1 to 1024. Default 8: more
 	// gain nothing up to links of 20 ms, and their buffers do not fit the caches. From
@@ -106,6 +108,9 @@ type Progress struct {
 }
 
 const (
+	defaultRequest    = 1 << 20
+	maxDefaultRequest = 4 << 20
+
 	minRequest = 4 << 10
 	maxRequest = 64 << 20
 	maxDepth   = 1024
@@ -117,9 +122,16 @@ var (
 	errMemory = errors.New("queue depth times request size is beyond 16 GiB")
 )
 
-// complete checks the options and fills in the defaults.
-func (o Options) complete() (Options, error) {
-	o.RequestSize = orDefault(o.RequestSize, 1<<20)
+// complete checks the options and fills in the defaults for a transfer between disks.
+func (o Options) complete(disks ...*disk.Disk) (Options, error) {
+	if o.RequestSize == 0 {
+		o.RequestSize = defaultRequest
+		for _, d := range disks {
+			for o.RequestSize < min(d.Info().Bulk, maxDefaultRequest) {
+				o.RequestSize *= 2
+			}
+		}
+	}
 	o.autoDepth = o.QueueDepth == 0
 	o.QueueDepth = orDefault(o.QueueDepth, 8)
 	o.sample = o.SparseSize == 0

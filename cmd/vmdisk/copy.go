@@ -35,7 +35,7 @@ func newCopy() *cobra.Command {
 	f := copyFlags{
 		srcCache: newCacheFlag(), cache: newCacheFlag(), aio: newAIOFlag(), flush: newChoice("on", "on", "off"),
 		strategy: newChoice(string(diskcopy.Auto), strategies()...), progress: newProgressFlag(),
-		requestSize: 1 << 20, sparse: 4096,
+		sparse: 4096,
 	}
 	c := &cobra.Command{
 		Use:   "copy SRC DST",
@@ -75,7 +75,7 @@ func (f *copyFlags) register(c *cobra.Command) {
 	fl.Var(f.cache, "cache", "cache mode of DST, as QEMU names them")
 	fl.Var(f.aio, "aio", "asynchronous I/O of local files")
 	fl.IntVar(&f.options.QueueDepth, "queue-depth", 0, "requests in flight (0: the default)")
-	fl.Var(&f.requestSize, "request-size", "largest read or write")
+	fl.Var(&f.requestSize, "request-size", "largest read or write (0: the default, 1M or what SRC and DST prefer)")
 	fl.Var(&f.sparse, "sparse-size", "look for zeros in data in units of this; 0 does not look")
 	fl.BoolVar(&f.options.TargetIsZero, "target-is-zero", false, "trust that DST reads as zeros throughout")
 	fl.BoolVar(&f.options.Allocate, "allocate", false, "leave no holes in DST")

@@ -183,7 +183,7 @@ func (s *suite) info() {
 	if in.Zero == disk.None || in.FUA == disk.None || in.Cache == disk.None {
 		s.Error("a Disk has at least emulated zero, FUA and cache")
 	}
-	for name, n := range map[string]int64{"Min": in.Min, "Preferred": in.Preferred, "MaxIO": in.MaxIO,
+	for name, n := range map[string]int64{"Min": in.Min, "Preferred": in.Preferred, "Bulk": in.Bulk, "MaxIO": in.MaxIO,
 		"MaxZero": in.MaxZero, "MaxTrim": in.MaxTrim, "TrimAlign": in.TrimAlign, "Atomic": in.Atomic} {
 		if n < 0 {
 			s.Errorf("%s is %d", name, n)

@@ -36,11 +36,15 @@ func Open(ctx context.Context, cfg client.Config, readOnly bool) (*disk.Disk, er
 	return disk.New(&Driver{c: c, readOnly: readOnly}, c.Name()), nil
 }
 
+// bulk: a connection waits for the answer to a request before it sends the next one. In
+// requests of 1 MiB an upload takes a tenth longer, in larger ones it is no faster.
+const bulk = 4 << 20
+
 // Info: the connections of one client share the server's image, so a flush on
 // any of them covers all.
 func (d *Driver) Info() disk.Info {
 	f := d.c.Features()
-	in := disk.Info{Size: d.c.Size(), MaxIO: maxIO, Preferred: 4096, Volatile: f.Flush, MultiConn: true,
+	in := disk.Info{Size: d.c.Size(), MaxIO: maxIO, Preferred: 4096, Bulk: bulk, Volatile: f.Flush, MultiConn: true,
 		ReadOnly: d.readOnly || !f.Write, ID: "imageio:" + d.c.Name()}
 	if f.ImageID != "" {
 		in.ID = "imageio:" + f.ImageID
