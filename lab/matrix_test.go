@@ -184,10 +184,16 @@ func TestKilledClient(t *testing.T) {
 	t.Parallel()
 	e, o := experiment(t, pair)
 	o.Set["repeats"], o.Set["runtime"] = "1", "3"
+	// A name of its own tells its clients from those of the tests beside it.
+	own := filepath.Join(t.TempDir(), "vmdisk")
+	if err := os.Symlink(o.Vmdisk, own); err != nil {
+		t.Fatal(err)
+	}
+	o.Vmdisk = own
 	killed := false
 	o.Progress = func(Progress) {
 		if !killed {
-			killed = killOne(t, o.Vmdisk, o.Out)
+			killed = killOne(t, own)
 		}
 	}
 	if _, err := Run(t.Context(), e, o); err != nil {
@@ -219,8 +225,8 @@ func TestKilledClient(t *testing.T) {
 	}
 }
 
-// killOne kills a client of this process that runs the program at vmdisk.
-func killOne(t *testing.T, vmdisk, _ string) bool {
+// killOne kills a client that runs the program at vmdisk.
+func killOne(t *testing.T, vmdisk string) bool {
 	t.Helper()
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
