@@ -31,7 +31,8 @@ func TestRandomCopies(t *testing.T) {
 		if err := dst.ReadAt(context.Background(), want, size); err != nil {
 			t.Fatal(err)
 		}
-		from, to := src, disk.New(&blocky{remote: remote{child: dst}, min: 1 << r.IntN(13)}, "blocky")
+		bits := r.IntN(13)
+		from, to := src, disk.New(&shaped{remote{child: dst}, func(in *disk.Info) { in.Min = 1 << bits }}, "blocky")
 		if r.IntN(2) == 0 {
 			from = noextents.New(disk.New(&remote{child: src, keep: true}, "src"))
 		}
@@ -62,18 +63,6 @@ func TestRandomCopies(t *testing.T) {
 	}
 }
 
-// blocky has blocks.
-type blocky struct {
-	remote
-	min int64
-}
-
-func (b *blocky) Info() disk.Info {
-	in := b.remote.Info()
-	in.Min = b.min
-	return in
-}
-
 // TestHuge copies an empty 8 TiB disk with one byte in it, to a target of each kind.
 func TestHuge(t *testing.T) {
 	t.Parallel()
@@ -84,7 +73,8 @@ func TestHuge(t *testing.T) {
 		"known":     memDisk(t, size),
 		"status":    disk.New(&remote{child: memDisk(t, size)}, "status"),
 		"fast zero": noextents.New(disk.New(&remote{child: memDisk(t, size)}, "fast")),
-		"limited":   noextents.New(disk.New(&limited{remote{child: memDisk(t, size)}}, "limited")),
+		// As NBD without extended headers.
+		"limited": noextents.New(disk.New(&shaped{remote{child: memDisk(t, size)}, func(in *disk.Info) { in.MaxZero = 4<<30 - 512 }}, "limited")),
 	} {
 		st, err := Copy(context.Background(), dst, src, Options{Verify: name == "known"})
 		if err != nil {
@@ -98,15 +88,6 @@ func TestHuge(t *testing.T) {
 			t.Errorf("%s: read %v, %v", name, p, err)
 		}
 	}
-}
-
-// limited takes zeroes of less than 4 GiB, like NBD without extended headers.
-type limited struct{ remote }
-
-func (l *limited) Info() disk.Info {
-	in := l.remote.Info()
-	in.MaxZero = 4<<30 - 512
-	return in
 }
 
 // TestSparse keeps holes of 4 KiB, and finds them in data.

@@ -91,7 +91,8 @@ func TestRefused(t *testing.T) {
 	t.Parallel()
 	src := memDisk(t, 4*mib)
 	fill(t, src, 0, 4*mib, 1)
-	readOnly := disk.New(&sealed{remote{child: memDisk(t, 4*mib)}}, "sealed")
+	named := func(in *disk.Info) { in.ID = "same" }
+	readOnly := disk.New(&shaped{remote{child: memDisk(t, 4*mib)}, func(in *disk.Info) { in.ReadOnly = true }}, "sealed")
 	for name, c := range map[string]struct {
 		dst  *disk.Disk
 		o    Options
@@ -105,11 +106,11 @@ func TestRefused(t *testing.T) {
 		"memory":    {memDisk(t, 4*mib), Options{QueueDepth: 1024, RequestSize: 64 << 20}, "16 GiB"},
 		"sparse":    {memDisk(t, 4*mib), Options{SparseSize: 100}, "sparse size"},
 		"strategy":  {memDisk(t, 4*mib), Options{Strategy: "fast"}, "use one of auto, write"},
-		"same":      {disk.New(&named{remote{child: memDisk(t, 4*mib)}}, "b"), Options{}, "same storage"},
+		"same":      {disk.New(&shaped{remote{child: memDisk(t, 4*mib)}, named}, "b"), Options{}, "same storage"},
 	} {
 		from := src
 		if name == "same" {
-			from = disk.New(&named{remote{child: src}}, "a")
+			from = disk.New(&shaped{remote{child: src}, named}, "a")
 		}
 		if _, err := Copy(context.Background(), c.dst, from, c.o); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
@@ -118,20 +119,4 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: the target was touched", name)
 		}
 	}
-}
-
-type sealed struct{ remote }
-
-func (s *sealed) Info() disk.Info {
-	in := s.remote.Info()
-	in.ReadOnly = true
-	return in
-}
-
-type named struct{ remote }
-
-func (n *named) Info() disk.Info {
-	in := n.remote.Info()
-	in.ID = "same"
-	return in
 }

@@ -91,6 +91,18 @@ func (r *remote) Close() error {
 
 const mib = 1 << 20
 
+// shaped is a disk whose Info says something else.
+type shaped struct {
+	remote
+	shape func(*disk.Info)
+}
+
+func (s *shaped) Info() disk.Info {
+	in := s.remote.Info()
+	s.shape(&in)
+	return in
+}
+
 func memDisk(t testing.TB, size int64) *disk.Disk {
 	t.Helper()
 	d, err := mem.Open(size)
