@@ -1,6 +1,9 @@
 package disk
 
-import "context"
+import (
+	"context"
+	"sync"
+)
 
 // Flags modify a write, a zero or a trim.
 type Flags uint32
@@ -183,6 +186,10 @@ type Vectorer interface {
 type FileRange struct {
 	FD       int
 	Off, Len int64
+	// Turn, if not nil, is what whoever changes many bytes through FD at once holds
+	// meanwhile. Nothing goes wrong without it: the kernel serializes writers, but
+	// the processor of one that waits there spins.
+	Turn sync.Locker
 	// Done, if not nil, is called by Release.
 	Done func()
 }

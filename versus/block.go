@@ -99,17 +99,30 @@ func punch(path string, size int64) error {
 // writeIOLog writes the extents of image as a trace that fio replays on device,
 // in writes of at most 1 MiB.
 func writeIOLog(image, device, iolog string) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "fio version 2 iolog\n%s add\n%s open\n", device, device)
+	err := eachMiB(image, func(off, n int64) error {
+		fmt.Fprintf(&b, "%s write %d %d\n", device, off, n)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(&b, "%s close\n", device)
+	return os.WriteFile(iolog, []byte(b.String()), 0o600)
+}
+
+// eachMiB calls do for the data of image, at most 1 MiB at a time.
+func eachMiB(image string, do func(off, n int64) error) error {
 	f, err := os.Open(image)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }()
-	var b strings.Builder
-	fmt.Fprintf(&b, "fio version 2 iolog\n%s add\n%s open\n", device, device)
 	for off := int64(0); ; {
 		data, err := unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
-			break
+			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("extents of %s: %w", image, err)
@@ -118,11 +131,11 @@ func writeIOLog(image, device, iolog string) error {
 			return fmt.Errorf("extents of %s: %w", image, err)
 		}
 		for ; data < off; data += 1 << 20 {
-			fmt.Fprintf(&b, "%s write %d %d\n", device, data, min(1<<20, off-data))
+			if err := do(data, min(1<<20, off-data)); err != nil {
+				return err
+			}
 		}
 	}
-	fmt.Fprintf(&b, "%s close\n", device)
-	return os.WriteFile(iolog, []byte(b.String()), 0o600)
 }
 
 // reflinkCopy: on XFS a copy shares its blocks.

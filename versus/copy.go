@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/vmdisk/vmdisk/interop/peer"
 )
@@ -121,6 +123,34 @@ func qemuImgFrom(_ *Env, f, uri string) []string {
 	return []string{"qemu-img", "convert", "-W", "-f", "raw", "-O", "raw", uri, f}
 }
 
+// storageAlone writes as much as image has data to the same places of a new file, from
+// one buffer, and syncs it: what a copy cannot be faster than on this storage.
+func storageAlone(e *Env, image string) Contender {
+	return Contender{Name: "the writes alone", Info: true, Run: func(context.Context, int) (Sample, error) {
+		st, err := os.Stat(image)
+		if err != nil {
+			return Sample{}, err
+		}
+		dst := e.Path("written")
+		if err := sparse(dst, st.Size()); err != nil {
+			return Sample{}, err
+		}
+		settle()
+		start := time.Now()
+		f, err := os.OpenFile(dst, os.O_RDWR, 0)
+		if err != nil {
+			return Sample{}, err
+		}
+		buf := bytes.Repeat([]byte{0x5a}, 1<<20)
+		err = eachMiB(image, func(off, n int64) error {
+			_, err := f.WriteAt(buf[:n], off)
+			return err
+		})
+		err = errors.Join(err, f.Sync(), f.Close())
+		return Sample{Value: time.Since(start).Seconds()}, errors.Join(err, os.Remove(dst))
+	}}
+}
+
 func toOwnServer() Case {
 	return Case{
 		Name: "copy/to-nbd", Unit: Seconds, Short: true,
@@ -137,7 +167,7 @@ func toOwnServer() Case {
 					return p.upload(ctx, e, image, round == 0)
 				}})
 			}
-			return list, nil
+			return append(list, storageAlone(e, image)), nil
 		},
 	}
 }
@@ -182,7 +212,7 @@ func fromOwnServer() Case {
 					return p.download(ctx, e, image, round == 0)
 				}})
 			}
-			return list, nil
+			return append(list, storageAlone(e, image)), nil
 		},
 	}
 }

@@ -177,8 +177,12 @@ func TestKnownZero(t *testing.T) {
 	if err := f.Zero(bg, 0, 1<<20, disk.MayTrim); err != nil || !f.Info().KnownZero {
 		t.Errorf("zeroing made a disk of zeros something else (%v)", err)
 	}
-	if _, ok := f.FileRange(0, 4096, true); !ok || f.Info().KnownZero {
+	lent, ok := f.FileRange(0, 4096, true)
+	if !ok || f.Info().KnownZero {
 		t.Error("a disk that was lent for writing counts as zero")
+	}
+	if lent.Turn != &f.turn {
+		t.Error("who writes to a lent range does not take turns with the other writers")
 	}
 	f.Close()
 	if err := os.WriteFile(path, make([]byte, 4096), 0); err != nil {

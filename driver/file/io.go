@@ -72,11 +72,28 @@ func (f *File) writeCached(p []byte, off int64, rwf int) error {
 	if rwf != 0 {
 		return writeFull(f.fd, p, off, rwf)
 	}
-	for len(p) > cachedStep {
-		if err := writeFull(f.fd, p[:cachedStep], off, 0); err != nil {
+	for len(p) > 0 {
+		n := min(len(p), cachedStep)
+		if err := f.writeInTurn(p[:n], off); err != nil {
 			return err
 		}
-		p, off = p[cachedStep:], off+cachedStep
+		p, off = p[n:], off+int64(n)
+	}
+	return nil
+}
+
+// turnSize is from where on writers wait for each other in user space.
+const turnSize = 32 << 10
+
+// writeInTurn is writeFull, where large writes into one file's page cache do not
+// meet in the kernel. Its file systems serialize them by the inode's lock, and
+// while one writer has it, the next one's processor spins. A copy from an NBD
+// server into one file took an eighth less processor time without that, and no
+// longer. A block device has no such lock.
+func (f *File) writeInTurn(p []byte, off int64) error {
+	if len(p) >= turnSize && !f.blockDev {
+		f.turn.Lock()
+		defer f.turn.Unlock()
 	}
 	return writeFull(f.fd, p, off, 0)
 }
@@ -243,6 +260,9 @@ func (f *File) FileRange(off, n int64, write bool) (disk.FileRange, bool) {
 		f.changing()
 		f.lent.Add(1)
 		r.Done = f.releaseRange
+		if !f.blockDev {
+			r.Turn = &f.turn // see writeInTurn
+		}
 	}
 	return r, true
 }

@@ -200,6 +200,10 @@ func (k *socket) await() {
 // drain moves what is in the pipe into the file. Whatever goes wrong, rescue finds it
 // again and names it.
 func (x *passage) drain() error {
+	if x.to.Turn != nil {
+		x.to.Turn.Lock()
+		defer x.to.Turn.Unlock()
+	}
 	c, start := x.c, time.Now()
 	for x.put < x.got {
 		n, err := unix.Splice(x.p.r, nil, x.to.FD, &x.to.Off, int(x.got-x.put), 0)

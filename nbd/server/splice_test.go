@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -26,6 +27,18 @@ type lender struct {
 	lent  atomic.Int32
 	plain atomic.Int32 // ordinary writes
 	fail  error        // of ordinary writes
+	turn  turns
+}
+
+// turns is a lock that knows how often it was had.
+type turns struct {
+	sync.Mutex
+	had atomic.Int32
+}
+
+func (t *turns) Lock() {
+	t.Mutex.Lock()
+	t.had.Add(1)
 }
 
 func (l *lender) FileRange(off, n int64, write bool) (disk.FileRange, bool) {
@@ -36,7 +49,7 @@ func (l *lender) FileRange(off, n int64, write bool) (disk.FileRange, bool) {
 	if l.short {
 		n /= 2
 	}
-	return disk.FileRange{FD: l.fd, Off: off, Len: n}, true
+	return disk.FileRange{FD: l.fd, Off: off, Len: n, Turn: &l.turn}, true
 }
 
 func (l *lender) WriteAt(ctx context.Context, p []byte, off int64, f disk.Flags) error {
@@ -126,6 +139,9 @@ func TestLargeWritesThroughPipe(t *testing.T) {
 			model := largeWrites(t, p, c.errno)
 			if l.lent.Load() == 0 || name == "refused" && l.lent.Load() > 3 || name != "spliced" && l.plain.Load() == before {
 				t.Errorf("lent %d times, %d ordinary writes", l.lent.Load(), l.plain.Load()-before)
+			}
+			if had := l.turn.had.Load(); !l.turn.TryLock() || had == 0 != c.short {
+				t.Errorf("the file's turn was had %d times, or is still had", had)
 			}
 			if c.errno != nbd.OK {
 				return
