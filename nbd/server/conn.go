@@ -56,7 +56,9 @@ type conn struct {
 	// The reader's.
 	saved      [nbd.ExtendedRequestSize]byte // a part of a header
 	nsaved     int
-	dispatched bool      // a task was started since the last wait
+	dispatched bool // a task was started since the last wait
+	served     int  // requests in this batch
+	gather     gatherer
 	large      bool      // the last request was a write with more data than goes through a workspace
 	now        time.Time // when the batch began
 	yielded    time.Time
@@ -201,6 +203,9 @@ func (c *conn) rounds(ws *workspace) error {
 	for round := 0; ; round++ {
 		if round > 0 || c.socket != nil {
 			c.yield()
+			if round > 0 && c.socket != nil {
+				c.gather.wait(c.served)
+			}
 			n, err := c.t.receive(ws.in[ws.w:c.ahead(ws)])
 			if err == errIdle && c.s.draining.Load() {
 				return errDrained
@@ -268,6 +273,9 @@ func (c *conn) batch(ws *workspace) error {
 		c.wrote, c.longest = false, 0
 	}
 	if len(ws.out) > 0 {
+		if c.socket != nil && c.socket.unix {
+			c.gather.look(c.socket.fd)
+		}
 		if serr := c.out.flush(ws); err == nil {
 			err = serr
 		}
@@ -280,7 +288,7 @@ func (c *conn) batch(ws *workspace) error {
 // consume decodes and serves the complete requests in the workspace.
 func (c *conn) consume(ws *workspace) error {
 	var r nbd.Request
-	for {
+	for c.served = 0; ; c.served++ {
 		n, err := r.Decode(ws.in[ws.r:ws.w], c.mode)
 		if err == nbd.ErrShort {
 			return nil
