@@ -273,15 +273,23 @@ func (c *conn) batch(ws *workspace) error {
 		c.wrote, c.longest = false, 0
 	}
 	if len(ws.out) > 0 {
-		if c.socket != nil && c.socket.unix {
-			c.gather.look(c.socket.fd)
-		}
-		if serr := c.out.flush(ws); err == nil {
+		if serr := c.flush(ws); err == nil {
 			err = serr
 		}
 	}
 	ws.w = copy(ws.in, ws.in[ws.r:ws.w])
 	ws.r = 0
+	return err
+}
+
+// flush sends the replies of a batch.
+func (c *conn) flush(ws *workspace) error {
+	if c.socket == nil || !c.socket.unix {
+		return c.out.flush(ws)
+	}
+	c.gather.replying(c.socket.fd)
+	err := c.out.flush(ws)
+	c.gather.replied(c.socket.fd, c.served)
 	return err
 }
 

@@ -17,12 +17,17 @@ import (
 // fio at depth 16 on a unix socket took 10.0 us of processor time for each read of
 // 4 KiB without this, and 6.3 with it.
 
-// gatherer finds out how long that may be for a connection: a little longer each time
-// the client still has replies to read when the next are ready, and half as long when
-// it has none, which is when it may have waited. So a client that waits for each of
-// its replies never waits longer.
+// gatherer finds out whether a connection's client is behind, and by how much.
+//
+// The pause grows while the client still has replies to read when the next are
+// ready, and is halved when it has none, for then it may have waited. There is no
+// pause unless it has several replies to read; so a client with few requests in
+// flight, which the server would only keep waiting, is never kept waiting.
 type gatherer struct {
-	pause time.Duration
+	pause  time.Duration
+	unread int // bytes that the client had not read before the last replies, as the kernel counts them
+	each   int // such bytes for each reply, on the average
+	behind int // how many replies the client has to read
 }
 
 const (
@@ -31,27 +36,54 @@ const (
 	gatherMax  = 30 * time.Microsecond
 	// gathered is a batch that is large enough.
 	gathered = 8
+	// farBehind is how many replies a client has to have to read.
+	farBehind = 6
 )
 
-// look is called when replies are ready to be sent to the unix socket fd.
-func (g *gatherer) look(fd int) {
-	// Only a unix socket tells what its peer has not read. (TCP tells what was not
-	// acknowledged, which on a network is never nothing.)
-	if unread, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ); err != nil || unread == 0 {
+// replying is called when replies are ready to be sent to the unix socket fd.
+func (g *gatherer) replying(fd int) {
+	g.behind = 0
+	if g.unread = unread(fd); g.unread == 0 {
 		g.pause /= 2
-	} else {
-		g.pause = min(g.pause+gatherStep, gatherMax)
+		return
 	}
+	g.pause = min(g.pause+gatherStep, gatherMax)
+}
+
+// replied is called when n replies were sent there.
+func (g *gatherer) replied(fd, n int) {
+	if g.unread == 0 || n == 0 {
+		return
+	}
+	now := unread(fd)
+	each := max(now-g.unread, 1) / n // less if the peer has just read something
+	if g.each == 0 {
+		g.each = each
+	}
+	g.each += (each - g.each) / 4
+	g.behind = now / max(g.each, 1)
 }
 
 // wait is called when a batch of n requests was answered, before the next is received.
 func (g *gatherer) wait(n int) {
-	if g.pause < gatherMin || n >= gathered {
+	if g.pause < gatherMin || n >= gathered || g.behind < farBehind {
 		return
 	}
 	// Without this a sleep takes 50 us longer than asked for. It is the thread's,
-	// and may be another thread's tomorrow.
+	// and may be another thread's next time.
 	_, _, _ = unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_TIMERSLACK, 1, 0)
 	ts := unix.NsecToTimespec(int64(g.pause))
 	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
+}
+
+// unread is how much of what was sent to a unix socket its peer has not read: what
+// the kernel takes for it, and a buffer counts until all of it was read. (TCP
+// tells what was not acknowledged, which on a network is never nothing.)
+func unread(fd int) int {
+	var n int32
+	_, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCOUTQ, uintptr(unsafe.Pointer(&n)))
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
 }
