@@ -69,6 +69,7 @@ func (g *gatherer) wait(n int) {
 	if g.pause < gatherMin || n >= gathered || g.behind < farBehind {
 		return
 	}
+	g.behind = 0 // known anew with the next replies
 	// Without this a sleep takes 50 us longer than asked for. It is the thread's,
 	// and may be another thread's next time.
 	_, _, _ = unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_TIMERSLACK, 1, 0)
