@@ -69,6 +69,15 @@ func (p *pipe) close() {
 	unix.Close(p.w)
 }
 
+// spliceStep bytes are written while the client sends more, rather than kept in the
+// pipe until all has come: so both ends copy at the same time. With 1 MiB at depth 16
+// that brought 1.5 times the rate (64 KiB or 128 KiB; steps of 256 KiB brought 1.3
+// times, as the client of a unix socket has only so much in flight).
+const (
+	spliceStep = 64 << 10
+	pageSize   = 4096 // of the page cache, at least
+)
+
 // passage is one payload on its way through a pipe.
 type passage struct {
 	c        *conn
@@ -159,7 +168,8 @@ func (x *passage) run(ws *workspace) error {
 	return nil
 }
 
-// fill moves data from the socket into the pipe until that is full or holds all.
+// fill moves data from the socket into the pipe until that is full or holds all, or
+// until it has something to write and there is no more for now.
 func (x *passage) fill() error {
 	k, ready := x.c.socket, false
 	defer k.stall.end()
@@ -173,6 +183,8 @@ func (x *passage) fill() error {
 		case err == unix.EINTR:
 		case err == unix.EAGAIN && ready && x.got > x.put:
 			return nil // there is data, so there is no room
+		case err == unix.EAGAIN && x.got-x.put >= spliceStep:
+			return nil
 		case err == unix.EAGAIN:
 			k.await()
 			ready = true
@@ -197,16 +209,19 @@ func (k *socket) await() {
 	}
 }
 
-// drain moves what is in the pipe into the file. Whatever goes wrong, rescue finds it
-// again and names it.
+// drain moves what is in the pipe into the file, whole pages unless it is the rest.
+// Whatever goes wrong, rescue finds it again and names it.
 func (x *passage) drain() error {
 	if x.to.Turn != nil {
 		x.to.Turn.Lock()
 		defer x.to.Turn.Unlock()
 	}
-	c, start := x.c, time.Now()
-	for x.put < x.got {
-		n, err := unix.Splice(x.p.r, nil, x.to.FD, &x.to.Off, int(x.got-x.put), 0)
+	c, start, end := x.c, time.Now(), x.got
+	if whole := end - (x.to.Off+end-x.put)%pageSize; end < x.n && whole > x.put {
+		end = whole
+	}
+	for x.put < end {
+		n, err := unix.Splice(x.p.r, nil, x.to.FD, &x.to.Off, int(end-x.put), 0)
 		switch {
 		case n > 0:
 			x.put += n

@@ -154,6 +154,36 @@ func TestLargeWritesThroughPipe(t *testing.T) {
 	}
 }
 
+// What has come of a payload is written while the rest is still on its way.
+func TestLargeWriteInSteps(t *testing.T) {
+	t.Parallel()
+	l := lend(t, splicedSize, unix.O_RDWR)
+	p := serveDisk(t, disk.New(l, "lender")).connect(t, nbd.Structured, "d")
+	p.do(nbd.Request{Command: nbd.CmdWrite, Length: 65537}, make([]byte, 65537))
+	payload := make([]byte, 1<<20)
+	_, _ = rand.NewChaCha8([32]byte{6}).Read(payload)
+	const off, sent, step = 12345, 200_000, 64 << 10
+	req := nbd.Request{Command: nbd.CmdWrite, Cookie: 7, Offset: off, Length: uint64(len(payload))}
+	p.write(append(req.Append(nil, p.mode), payload[:sent]...))
+	got := make([]byte, len(payload))
+	for deadline := time.Now().Add(patience); !bytes.Equal(got[:sent-step], payload[:sent-step]); {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing is written before all has come")
+		}
+		time.Sleep(time.Millisecond)
+		if err := l.d.ReadAt(context.Background(), got, off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.write(payload[sent:])
+	if r := p.reply(req); r.errno != nbd.OK {
+		t.Fatal(r.errno)
+	}
+	if err := l.d.ReadAt(context.Background(), got, off); err != nil || !bytes.Equal(got, payload) {
+		t.Errorf("other data (error %v)", err)
+	}
+}
+
 // Over TCP, too; and a client that goes away in the middle of a payload leaves nothing.
 func TestLargeWritesOverTCP(t *testing.T) {
 	t.Parallel()
