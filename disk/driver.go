@@ -78,6 +78,12 @@ type Extent struct {
 	Value uint32      // Depth and dirty maps
 }
 
+// ExtentBatch is a good room for the extents of one call (192 KiB), and what our NBD
+// server puts into one answer. A server looks up as many as it cares to, and those
+// that there is no room for are looked up again: with room for 512, three quarters of
+// a server's time went into looking up 8192 sixteen times over.
+const ExtentBatch = 8192
+
 // Info describes a layer. It is a value: a filter copies its child's and edits
 // it. Sizes and lengths are bytes; 0 in a limit means none.
 type Info struct {

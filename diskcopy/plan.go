@@ -14,12 +14,6 @@ type span struct {
 
 func (s span) end() int64 { return s.off + s.n }
 
-// extentBatch is how many extents one query may return, 128 KiB of memory. An NBD
-// server looks up as many as it cares to, and those beyond the batch are asked for
-// again: with 512, three quarters of a server's time went into looking up 8192
-// sixteen times over.
-const extentBatch = 8192
-
 // walker cuts a disk into spans in ascending order, from the extents as they
 // come. It is not safe for concurrent use.
 type walker struct {
@@ -36,7 +30,7 @@ type walker struct {
 }
 
 func newWalker(d *disk.Disk, pos, end, request, align int64) *walker {
-	return &walker{d: d, pos: pos, at: pos, end: end, request: request, align: align, batch: make([]disk.Extent, 0, extentBatch)}
+	return &walker{d: d, pos: pos, at: pos, end: end, request: request, align: align, batch: make([]disk.Extent, 0, disk.ExtentBatch)}
 }
 
 // next returns the span at pos and moves past it; its n is 0 at the end of the

@@ -90,7 +90,7 @@ func TestWalker(t *testing.T) {
 // TestWalkerAsksOnce: the map is read once from end to end.
 func TestWalkerAsksOnce(t *testing.T) {
 	t.Parallel()
-	m := &mapped{batch: extentBatch}
+	m := &mapped{batch: disk.ExtentBatch}
 	for i := range 100_000 {
 		m.ext = append(m.ext, disk.Extent{Len: 4096, Flags: disk.ExtentFlags(i%2) * disk.ExtentZero})
 	}
@@ -103,7 +103,7 @@ func TestWalkerAsksOnce(t *testing.T) {
 		}
 		spans++
 	}
-	if want := 100_000/extentBatch + 1; spans != 100_000 || m.calls > want {
+	if want := 100_000/disk.ExtentBatch + 1; spans != 100_000 || m.calls > want {
 		t.Errorf("%d spans by %d queries, want 100000 by %d", spans, m.calls, want)
 	}
 }

@@ -168,7 +168,7 @@ func depthRecord(s *segment) any {
 // walk calls f with each segment of the disk, neighbours of one kind joined.
 func (v *view) walk(ctx context.Context, d *disk.Disk, f func(segment) error) error {
 	var run segment
-	batch := make([]disk.Extent, 0, 1024)
+	batch := make([]disk.Extent, 0, disk.ExtentBatch)
 	size := d.Size()
 	for off := int64(0); off < size; {
 		extents, err := d.Extents(ctx, v.name, off, size-off, batch[:0])

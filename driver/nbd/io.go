@@ -114,10 +114,6 @@ func commandFlags(c wire.Command, f disk.Flags) (g wire.CommandFlags) {
 	return g
 }
 
-// maxExtents is how many extents one call takes from the server's answer: as many as
-// servers put into one.
-const maxExtents = 8192
-
 // Extents asks by BLOCK_STATUS.
 func (d *Driver) Extents(ctx context.Context, m disk.MapName, off, n int64, dst []disk.Extent) ([]disk.Extent, error) {
 	i := slices.IndexFunc(d.export.Contexts, func(c string) bool { return mapOf(c) == m })
@@ -126,7 +122,7 @@ func (d *Driver) Extents(ctx context.Context, m disk.MapName, off, n int64, dst 
 	}
 	o := d.newOp(wire.CmdBlockStatus, 0, off, min(n, d.info.MaxZero))
 	o.Context = i
-	room := min(cap(dst)-len(dst), maxExtents)
+	room := min(cap(dst)-len(dst), disk.ExtentBatch)
 	o.Status = slices.Grow(o.Status[:0], room)[:0:room]
 	err := d.do(ctx, o)
 	if err == nil {

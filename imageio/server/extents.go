@@ -42,14 +42,12 @@ type mapCursor struct {
 	left  int64 // of batch[next]
 }
 
-const extentBatch = 1024
-
 // run returns the extent at off, which is where the last one ended, cut to n.
 func (k *mapCursor) run(ctx context.Context, off, n int64) (disk.Extent, error) {
 	if k.left == 0 {
 		if k.next++; k.next >= len(k.batch) {
 			if k.batch == nil {
-				k.batch = make([]disk.Extent, 0, extentBatch)
+				k.batch = make([]disk.Extent, 0, disk.ExtentBatch)
 			}
 			batch, err := k.d.Extents(ctx, k.m, off, n, k.batch[:0])
 			if err != nil {

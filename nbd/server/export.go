@@ -24,10 +24,9 @@ type Export struct {
 // Limits that the server announces in BLOCK_SIZE. The minimum is 1, since the
 // disk does unaligned I/O; the preferred size tells what is cheap.
 const (
-	maxPayload       = 64 << 20
-	minPreferred     = 4096
-	maxPreferred     = 1 << 20
-	maxStatusExtents = 8192 // of one context in one reply
+	maxPayload   = 64 << 20
+	minPreferred = 4096
+	maxPreferred = 1 << 20
 )
 
 type export struct {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -433,9 +434,11 @@ func TestSparseRead(t *testing.T) {
 type mapped struct {
 	*below
 	extents map[disk.MapName][]disk.Extent
+	calls   atomic.Int64
 }
 
 func (m *mapped) Extents(_ context.Context, name disk.MapName, off, _ int64, dst []disk.Extent) ([]disk.Extent, error) {
+	m.calls.Add(1)
 	for _, e := range m.extents[name] {
 		if off >= e.Len {
 			off -= e.Len
@@ -459,8 +462,8 @@ func TestBlockStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := disk.New(&mapped{
-		&below{d: base, info: func(i *disk.Info) { i.Maps = []disk.MapName{disk.Allocation, disk.Depth, "dirty:b0"} }},
-		map[disk.MapName][]disk.Extent{
+		below: &below{d: base, info: func(i *disk.Info) { i.Maps = []disk.MapName{disk.Allocation, disk.Depth, "dirty:b0"} }},
+		extents: map[disk.MapName][]disk.Extent{
 			disk.Allocation: {{Len: 4096}, {Len: 4096, Flags: hole | zero}, {Len: 4096, Flags: zero}, {Len: 4096, Flags: hole},
 				{Len: 4096, Flags: hole | backing}, {Len: 4096, Flags: backing}, {Len: size - 6*4096, Flags: hole | zero}},
 			disk.Depth: {{Len: 8192, Value: 1}, {Len: size - 8192, Value: 3}},
@@ -511,7 +514,8 @@ func TestManyExtents(t *testing.T) {
 	for i := range n {
 		x = append(x, disk.Extent{Len: 4096, Flags: disk.ExtentFlags(i%2) * (disk.ExtentHole | disk.ExtentZero)})
 	}
-	d := disk.New(&mapped{&below{d: memDisk(t, n*4096)}, map[disk.MapName][]disk.Extent{disk.Allocation: x}}, "mapped")
+	m := &mapped{below: &below{d: memDisk(t, n*4096)}, extents: map[disk.MapName][]disk.Extent{disk.Allocation: x}}
+	d := disk.New(m, "mapped")
 	p := serveDisk(t, d).connect(t, nbd.Structured, "d", "base:allocation")
 	count, requests := 0, 0
 	for off := uint64(0); off < n*4096; requests++ {
@@ -525,6 +529,10 @@ func TestManyExtents(t *testing.T) {
 	}
 	if count != n || requests > 4 {
 		t.Errorf("%d extents in %d requests", count, requests)
+	}
+	// What lies below may be a server, too, that looks all of them up for each call.
+	if calls := int(m.calls.Load()); calls > requests {
+		t.Errorf("the disk was asked %d times for %d requests", calls, requests)
 	}
 }
 

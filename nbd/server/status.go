@@ -66,7 +66,7 @@ func (t *task) chosen(payload []byte) *refusal {
 
 // statusSpace is what answering BLOCK_STATUS takes.
 type statusSpace struct {
-	extents  [512]disk.Extent
+	extents  [disk.ExtentBatch]disk.Extent
 	statuses []nbd.Status
 	out      []byte
 }
@@ -98,14 +98,14 @@ func (t *task) runBlockStatus() {
 // statuses collects the extents of one context, merged. Only the last may reach
 // beyond the request; under REQ_ONE there is one, and it may not.
 func (t *task) statuses(sp *statusSpace, m disk.MapName) error {
-	limit, most := uint64(maxStatus32), maxStatusExtents
+	limit, most := uint64(maxStatus32), disk.ExtentBatch
 	if t.c.mode == nbd.Extended {
 		limit = 1 << 62
 	}
 	one := t.r.Flags&nbd.CmdFlagReqOne != 0
 	off, end := int64(t.r.Offset), int64(t.r.Offset+t.r.Length)
 	sp.statuses = sp.statuses[:0]
-	for off < end {
+	for off < end && len(sp.statuses) < most {
 		room := sp.extents[:0]
 		if one {
 			room = sp.extents[:0:1]
