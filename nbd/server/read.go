@@ -12,11 +12,16 @@ import (
 func (c *conn) read(ws *workspace, r *nbd.Request) error {
 	n := int(r.Length)
 	c.large = false
-	switch {
-	case n == 0:
+	if n == 0 {
 		return c.answer(ws, r, nbd.OK, "")
-	case n > inlineMax:
-		return c.readLarge(ws, r)
+	}
+	if n >= sendfileMin {
+		if done, err := c.readFile(ws, r); done {
+			return err
+		}
+	}
+	if n > inlineMax {
+		return c.start(ws, c.newTask(r))
 	}
 	head := c.mode.DataHeaderSize()
 	if err := c.room(ws, head+n); err != nil {
@@ -37,13 +42,23 @@ func (c *conn) read(ws *workspace, r *nbd.Request) error {
 	return c.answer(ws, r, e, text)
 }
 
-// cached asks at the beginning, the middle and the end of a large range
+// sendfileMin is from where on sendfile pays. For 64 KiB at depth 16 it brought 1.4
+// times the rate of two copies at half the server's processor time, and at depth 1 the
+// same rate. For 32 KiB at depth 1 it brought three quarters of the rate, as the client
+// is woken by the header and has to wait for the data.
+const sendfileMin = 64 << 10
+
+// cached asks at the beginning, the end and, if it is large, the middle of a range
 // whether it is in the page cache, so that sendfile will not wait for a disk.
 // The kernel reads ahead in large windows, so what lies between is there, too.
 func (c *conn) cached(scratch []byte, off, n int64) bool {
 	info := c.exp.Disk.Info()
 	unit := max(info.Min, 1)
-	for _, at := range [3]int64{off, off + n/2, off + n - unit} {
+	probes := [3]int64{off, off + n - unit, off + n/2}
+	for i, at := range probes {
+		if i == 2 && n <= inlineMax {
+			break
+		}
 		if c.exp.Disk.TryRead(scratch[:unit], at-at%unit) != nil {
 			return false
 		}
@@ -51,35 +66,36 @@ func (c *conn) cached(scratch []byte, off, n int64) bool {
 	return true
 }
 
-// readLarge sends the data by sendfile where it comes from a file's page cache,
-// without a hole worth telling the client; a task reads the rest.
-func (c *conn) readLarge(ws *workspace, r *nbd.Request) error {
-	if c.socket == nil || c.mayHaveHoles(r) {
-		return c.start(ws, c.newTask(r))
-	}
+// readFile sends the data by sendfile where it comes from a file's page cache,
+// without a hole worth telling the client. It reports false, having done nothing,
+// where that cannot be.
+func (c *conn) readFile(ws *workspace, r *nbd.Request) (done bool, err error) {
 	off, n := int64(r.Offset), int64(r.Length)
+	if c.socket == nil || n > inlineMax && c.mayHaveHoles(r) {
+		return false, nil
+	}
 	fr, ok := c.exp.Disk.FileRange(off, n, false)
-	if !ok || fr.Len < n {
-		if ok {
-			fr.Release()
-		}
-		return c.start(ws, c.newTask(r))
+	if !ok {
+		return false, nil
 	}
 	defer fr.Release()
+	if fr.Len < n {
+		return false, nil
+	}
 	fr.Len = n
 	if err := c.room(ws, inlineMax); err != nil { // no disk has larger units
-		return err
+		return true, err
 	}
 	if !c.cached(ws.out[len(ws.out):cap(ws.out)], off, n) {
-		return c.start(ws, c.newTask(r))
+		return false, nil
 	}
 	c.exp.count(r)
-	return c.readFile(ws, r, fr)
+	return true, c.sendRange(ws, r, fr)
 }
 
-// readFile answers from a file. A structured reply ends with a chunk of its
+// sendRange answers from a file. A structured reply ends with a chunk of its
 // own, since the file may fail while its data is on the way.
-func (c *conn) readFile(ws *workspace, r *nbd.Request, fr disk.FileRange) error {
+func (c *conn) sendRange(ws *workspace, r *nbd.Request, fr disk.FileRange) error {
 	n := int(r.Length)
 	ws.out = c.appendHeader(ws.out, r, 0, r.Offset, n)
 	sent, err := c.out.file(c.socket, ws, fr)

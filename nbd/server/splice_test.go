@@ -221,3 +221,55 @@ func TestLargeWritesOverTCP(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// readLender lends its file for reads, or half of what is asked for.
+type readLender struct {
+	*lender
+	short bool
+	reads atomic.Int32
+}
+
+func (l *readLender) FileRange(off, n int64, write bool) (disk.FileRange, bool) {
+	if write {
+		return disk.FileRange{}, false
+	}
+	l.reads.Add(1)
+	if l.short {
+		n /= 2
+	}
+	return disk.FileRange{FD: l.fd, Off: off, Len: n}, true
+}
+
+// TryRead has it all in memory.
+func (l *readLender) TryRead(p []byte, off int64) error {
+	return l.d.ReadAt(context.Background(), p, off)
+}
+
+func (l *readLender) TryWrite([]byte, int64, disk.Flags) error { return disk.ErrWouldBlock }
+
+// Reads from 64 KiB on go from the file to the socket, and come whole where they cannot.
+func TestReadsFromFile(t *testing.T) {
+	t.Parallel()
+	for _, short := range []bool{false, true} {
+		l := &readLender{lender: lend(t, splicedSize, unix.O_RDONLY), short: short}
+		content := make([]byte, splicedSize)
+		_, _ = rand.NewChaCha8([32]byte{7}).Read(content)
+		if err := l.d.WriteAt(context.Background(), content, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+		r := serveDisk(t, disk.New(l, "lender"))
+		for _, m := range modes {
+			p := r.connect(t, m, "d")
+			for n, lent := range map[int]int32{4096: 0, 64<<10 - 1: 0, 64 << 10: 1, 64<<10 + 1: 1, 1 << 20: 1} {
+				before := l.reads.Load()
+				got := p.do(nbd.Request{Command: nbd.CmdRead, Offset: 12345, Length: uint64(n)}, nil)
+				if got.errno != nbd.OK || !bytes.Equal(got.data, content[12345:12345+n]) {
+					t.Errorf("%v, %d bytes: %v, or other data", m, n, got.errno)
+				}
+				if asked := l.reads.Load() - before; asked != lent {
+					t.Errorf("%v, %d bytes: the file was asked for %d times, want %d", m, n, asked, lent)
+				}
+			}
+		}
+	}
+}
