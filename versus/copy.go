@@ -360,20 +360,20 @@ func scattered(path string, count int, size, gap int64) error {
 const extents = 100_000
 
 // scatteredToMemory: what an extent costs on the wire and in our servers.
-func scatteredToMemory(name string, size, gap int64) Case {
+func scatteredToMemory(name string, count, size, gap int64) Case {
 	return Case{
 		Name: "copy/scattered-" + name, Unit: Seconds, Short: true,
 		Goals: []Goal{against(oursName+" dense", 1.2)},
-		What: fmt.Sprintf("100,000 extents of %d KiB with holes of %d KiB, against the same data in one piece, our server to our server in memory",
-			size>>10, gap>>10),
+		What: fmt.Sprintf("%d extents of %d KiB with holes of %d KiB, against the same data in one piece, our server to our server in memory",
+			count, size>>10, gap>>10),
 		Prepare: func(ctx context.Context, e *Env) ([]Contender, error) {
-			src, err := scatteredFiles(e, size, gap)
+			src, err := scatteredFiles(e, count, size, gap)
 			if err != nil {
 				return nil, err
 			}
 			return []Contender{
-				memoryCopy(oursName+" scattered", e, src["scattered"], extents*(size+gap)),
-				memoryCopy(oursName+" dense", e, src["dense"], extents*(size+gap)),
+				memoryCopy(oursName+" scattered", e, src["scattered"], count*(size+gap)),
+				memoryCopy(oursName+" dense", e, src["dense"], count*(size+gap)),
 			}, nil
 		},
 	}
@@ -387,7 +387,7 @@ func scatteredToFile(size, gap int64) Case {
 		Goals: []Goal{within(1.0)},
 		What:  fmt.Sprintf("100,000 extents of %d KiB with holes of %d KiB, file to file", size>>10, gap>>10),
 		Prepare: func(ctx context.Context, e *Env) ([]Contender, error) {
-			src, err := scatteredFiles(e, size, gap)
+			src, err := scatteredFiles(e, extents, size, gap)
 			if err != nil {
 				return nil, err
 			}
@@ -410,13 +410,13 @@ func scatteredToFile(size, gap int64) Case {
 }
 
 // scatteredFiles makes the two sources.
-func scatteredFiles(e *Env, size, gap int64) (map[string]string, error) {
+func scatteredFiles(e *Env, count, size, gap int64) (map[string]string, error) {
 	src := map[string]string{}
 	for kind, create := range map[string]func(path string) error{
-		"scattered": func(path string) error { return scattered(path, extents, size, gap) },
-		"dense":     func(path string) error { return scattered(path, 1, extents*size, extents*gap) },
+		"scattered": func(path string) error { return scattered(path, int(count), size, gap) },
+		"dense":     func(path string) error { return scattered(path, 1, count*size, count*gap) },
 	} {
-		path, err := e.Shared(fmt.Sprintf("%s-%d-%d", kind, size, gap), create)
+		path, err := e.Shared(fmt.Sprintf("%s-%d-%d-%d", kind, count, size, gap), create)
 		if err != nil {
 			return nil, err
 		}
@@ -451,6 +451,7 @@ func cases() []Case {
 	list = append(list, agentOverhead())
 	return append(list, idleCase(),
 		rawToRaw(), toOwnServer(), fromOwnServer(), toMemoryServer(), toBlock(), emptyCopy(),
-		scatteredToMemory("16k", 16<<10, 48<<10), scatteredToMemory("4k", 4<<10, 4<<10), scatteredToFile(16<<10, 48<<10),
+		scatteredToMemory("64k", extents/4, 64<<10, 64<<10), scatteredToMemory("16k", extents, 16<<10, 48<<10),
+		scatteredToMemory("4k", extents, 4<<10, 4<<10), scatteredToFile(16<<10, 48<<10),
 		reflinkCopy())
 }
