@@ -286,11 +286,10 @@ func TestCancel(t *testing.T) {
 		end := make(chan error, 1)
 		go func() { end <- c.Flush(context.Background()) }()
 		<-got // the fake reads no more
+		c.conns[0].awaitSending(false) // the flush has arrived, but its sender may not be back
 		ctx, cancel := context.WithCancel(context.Background())
 		go func() { end <- c.WriteAt(ctx, make([]byte, fakeSize), 0, 0) }()
-		for !c.conns[0].isSending() {
-			time.Sleep(time.Millisecond)
-		}
+		c.conns[0].awaitSending(true)
 		cancel()
 		for range 2 {
 			if err := <-end; !errors.Is(err, ErrDisconnected) {
@@ -306,11 +305,10 @@ func TestCancel(t *testing.T) {
 		bg := context.Background()
 		go func() { end <- c.WriteAt(bg, fill(512, 1), 0, 0) }()
 		s := <-got // the fake reads no more until told
+		c.conns[0].awaitSending(false)
 		// More than the socket takes: the sender is stuck.
 		go func() { end <- c.WriteAt(bg, make([]byte, fakeSize), 0, 0) }()
-		for !c.conns[0].isSending() {
-			time.Sleep(time.Millisecond)
-		}
+		c.conns[0].awaitSending(true)
 		ctx, cancel := context.WithCancel(bg)
 		time.AfterFunc(10*time.Millisecond, cancel)
 		if err := c.WriteZeroes(ctx, 0, 512, 0); !errors.Is(err, context.Canceled) {
@@ -325,6 +323,13 @@ func TestCancel(t *testing.T) {
 			}
 		}
 	})
+}
+
+// awaitSending waits until something is being sent, or nothing is.
+func (c *conn) awaitSending(sending bool) {
+	for c.isSending() != sending {
+		time.Sleep(time.Millisecond)
+	}
 }
 
 func (c *conn) isSending() bool {
