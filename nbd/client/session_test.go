@@ -285,7 +285,7 @@ func TestCancel(t *testing.T) {
 		c, got, act := start(t)
 		end := make(chan error, 1)
 		go func() { end <- c.Flush(context.Background()) }()
-		<-got // the fake reads no more
+		<-got                          // the fake reads no more
 		c.conns[0].awaitSending(false) // the flush has arrived, but its sender may not be back
 		ctx, cancel := context.WithCancel(context.Background())
 		go func() { end <- c.WriteAt(ctx, make([]byte, fakeSize), 0, 0) }()

@@ -202,10 +202,7 @@ func (c *conn) rounds(ws *workspace) error {
 	}()
 	for round := 0; ; round++ {
 		if round > 0 || c.socket != nil {
-			c.yield()
-			if round > 0 && c.socket != nil {
-				c.gather.wait(c.served)
-			}
+			c.pause(round)
 			n, err := c.t.receive(ws.in[ws.w:c.ahead(ws)])
 			if err == errIdle && c.s.draining.Load() {
 				return errDrained
@@ -231,6 +228,14 @@ func (c *conn) rounds(ws *workspace) error {
 		if !hot && c.socket != nil || round >= roundsAtOnce && c.s.hotWanted.Swap(false) {
 			return errIdle
 		}
+	}
+}
+
+// pause lets others have their turn, and lets requests gather after the first round.
+func (c *conn) pause(round int) {
+	c.yield()
+	if round > 0 && c.socket != nil {
+		c.gather.wait(c.served)
 	}
 }
 

@@ -2,9 +2,8 @@ package server
 
 import (
 	"time"
-	"unsafe"
 
-	"golang.org/x/sys/unix"
+	"github.com/vmdisk/vmdisk/uring"
 )
 
 // A client with many requests in flight that is slower than the server gets each
@@ -40,10 +39,13 @@ const (
 	farBehind = 6
 )
 
-// replying is called when replies are ready to be sent to the unix socket fd.
+// replying is called when replies are ready to be sent to the unix socket fd. What the
+// kernel counts as unread there is more than their bytes, and a buffer counts until all
+// of it was read. (TCP tells what was not acknowledged, which on a network is never
+// nothing.)
 func (g *gatherer) replying(fd int) {
 	g.behind = 0
-	if g.unread = unread(fd); g.unread == 0 {
+	if g.unread = uring.Unsent(fd); g.unread == 0 {
 		g.pause /= 2
 		return
 	}
@@ -55,7 +57,7 @@ func (g *gatherer) replied(fd, n int) {
 	if g.unread == 0 || n == 0 {
 		return
 	}
-	now := unread(fd)
+	now := uring.Unsent(fd)
 	each := max(now-g.unread, 1) / n // less if the peer has just read something
 	if g.each == 0 {
 		g.each = each
@@ -70,21 +72,5 @@ func (g *gatherer) wait(n int) {
 		return
 	}
 	g.behind = 0 // known anew with the next replies
-	// Without this a sleep takes 50 us longer than asked for. It is the thread's,
-	// and may be another thread's next time.
-	_, _, _ = unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_TIMERSLACK, 1, 0)
-	ts := unix.NsecToTimespec(int64(g.pause))
-	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
-}
-
-// unread is how much of what was sent to a unix socket its peer has not read: what
-// the kernel takes for it, and a buffer counts until all of it was read. (TCP
-// tells what was not acknowledged, which on a network is never nothing.)
-func unread(fd int) int {
-	var n int32
-	_, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCOUTQ, uintptr(unsafe.Pointer(&n)))
-	if errno != 0 {
-		return 0
-	}
-	return int(n)
+	uring.Nap(g.pause)
 }

@@ -8,11 +8,11 @@ import (
 	"runtime"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/uring"
 )
 
 // errIdle: the client has sent nothing more for now.
@@ -188,12 +188,11 @@ const soonTries = 4
 // time of both ends for each 4 KiB written, and as much off the time.
 func (k *socket) soon(p []byte, need int) (have int) {
 	for i := 0; i < soonTries && have < need; i++ {
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(k.fd),
-			uintptr(unsafe.Pointer(&p[have])), uintptr(len(p)-have), unix.MSG_DONTWAIT, 0, 0)
-		if errno != 0 {
+		n, err := uring.RecvNow(k.fd, p[have:])
+		if err != nil {
 			continue
 		}
-		have += int(n)
+		have += n
 		if n == 0 {
 			break // fill tells the end of the stream
 		}
