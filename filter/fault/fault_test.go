@@ -93,10 +93,10 @@ func TestCount(t *testing.T) {
 		if d.ReadAt(t.Context(), make([]byte, 1), 0) == nil {
 			got += "."
 		} else {
-			got += "x"
+			got += "F"
 		}
 	}
-	if got != "..xxx..." {
+	if got != "..FFF..." {
 		t.Errorf("reads went %s", got)
 	}
 }
@@ -180,23 +180,23 @@ func TestRules(t *testing.T) {
 		rule fault.Rule
 		want string // answers to six questions; before the fourth the file and the switch appear
 	}{
-		"always":  {fault.Always, "xxxxxx"},
+		"always":  {fault.Always, "FFFFFF"},
 		"not":     {fault.Not(fault.Always), "......"},
-		"after":   {fault.After(2), "..xxxx"},
-		"first":   {fault.First(2), "xx...."},
-		"every":   {fault.Every(3), "..x..x"},
-		"and":     {fault.And(fault.On(fault.Write), fault.After(5)), ".....x"},
-		"or":      {fault.Or(fault.First(1), fault.After(3)), "x...xx"},
+		"after":   {fault.After(2), "..FFFF"},
+		"first":   {fault.First(2), "FF...."},
+		"every":   {fault.Every(3), "..F..F"},
+		"and":     {fault.And(fault.On(fault.Write), fault.After(5)), ".....F"},
+		"or":      {fault.Or(fault.First(1), fault.After(3)), "F...FF"},
 		"order":   {fault.And(fault.On(fault.Read), fault.First(9)), "......"},
-		"flags":   {fault.WithFlags(disk.FUA), "xxxxxx"},
+		"flags":   {fault.WithFlags(disk.FUA), "FFFFFF"},
 		"noflags": {fault.WithFlags(disk.MayTrim), "......"},
-		"touch":   {fault.Within(109, 1), "xxxxxx"},
+		"touch":   {fault.Within(109, 1), "FFFFFF"},
 		"below":   {fault.Within(0, 100), "......"},
 		"above":   {fault.Within(110, 1), "......"},
 		"never":   {fault.Rate(0, 1), "......"},
-		"certain": {fault.Rate(1, 1), "xxxxxx"},
-		"file":    {fault.WhileExists(path), "...xxx"},
-		"switch":  {s.Rule, "...xxx"},
+		"certain": {fault.Rate(1, 1), "FFFFFF"},
+		"file":    {fault.WhileExists(path), "...FFF"},
+		"switch":  {s.Rule, "...FFF"},
 	} {
 		os.Remove(path)
 		s.Set(false)
@@ -209,7 +209,7 @@ func TestRules(t *testing.T) {
 				}
 			}
 			if c.rule(call) {
-				got += "x"
+				got += "F"
 			} else {
 				got += "."
 			}
