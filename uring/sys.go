@@ -40,9 +40,10 @@ func rw2(trap uintptr, fd int, p []byte, off int64, rwf int) (int, error) {
 	return int(n), nil
 }
 
-// RecvNow is recv(2) of what has arrived at a socket; EAGAIN tells that there is
-// nothing. It stays on the thread without telling the scheduler.
+// RecvNow is recv(2) of what has arrived at a socket, rawBulk bytes at most; EAGAIN
+// tells that there is nothing. It stays on the thread without telling the scheduler.
 func RecvNow(fd int, p []byte) (int, error) {
+	p = p[:min(len(p), rawBulk)]
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_DONTWAIT, 0, 0)
 	runtime.KeepAlive(p)
 	if errno != 0 {
