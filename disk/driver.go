@@ -221,6 +221,18 @@ type Cacher interface {
 	Cache(ctx context.Context, off, n int64) error
 }
 
+// WriteBehinder is optional management, reached by As, for whoever writes a disk
+// from one end to the other and has no more use for what is written.
+type WriteBehinder interface {
+	// WriteBehind begins to bring what was written to [off, off+n) to stable
+	// storage; it may block while the storage's queue is full. With drop it waits
+	// until that is done and gives the memory back that cached the range. It is
+	// advice: nothing becomes durable by it, and of a write that is lost Flush
+	// tells as ever, whatever WriteBehind answered. It answers
+	// errors.ErrUnsupported, for n = 0 too, where no cache lies between.
+	WriteBehind(off, n int64, drop bool) error
+}
+
 // Resizer is optional management: change the size of the disk. Shrinking
 // discards the tail. Reach it through Disk.Resize, which keeps the sizes that
 // the layers above remember in step.

@@ -8,7 +8,8 @@
 //
 // How zeros reach the target is decided by what the target does and not by
 // what it claims; see [Strategy]. Where both disks lie on one file system that
-// shares blocks, the copy is a reflink.
+// shares blocks, the copy is a reflink. A target in the page cache is written out,
+// and its memory given back, while the copy goes on.
 //
 // The package is handed two [disk.Disk] and never opens, closes, creates or
 // removes one, its journal excepted.

@@ -23,6 +23,7 @@ type engine struct {
 	done     atomic.Int64 // bytes dealt with
 	sending  sending
 	flusher  flusher
+	behind   behind
 	batching bool // small tasks are done many at a time
 	// queueReads and queueWrites: through queues, as the disk is no local file.
 	queueReads, queueWrites bool
@@ -107,14 +108,18 @@ func (e *engine) copy() error {
 	if err := e.prepareZero(); err != nil {
 		return err
 	}
-	stopCheckpoints, stopFlusher := e.startCheckpoints(), e.startFlusher()
+	stopCheckpoints := e.startCheckpoints()
+	stopWriting, ok := e.startBehind()
+	if !ok {
+		stopWriting = e.startFlusher()
+	}
 	var wg sync.WaitGroup
 	for _, w := range e.workers {
 		wg.Go(w.run)
 	}
 	wg.Wait()
 	stopCheckpoints()
-	stopFlusher()
+	stopWriting()
 	if e.firstErr == nil && e.frontier() < e.size {
 		e.firstErr = e.ctx.Err()
 	}

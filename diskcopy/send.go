@@ -90,11 +90,23 @@ func (e *engine) sendRange(from disk.FileRange, off int64) error {
 		return errors.ErrUnsupported // copy_file_range may share blocks
 	}
 	for n := from.Len; n > 0; {
-		done, err := unix.CopyFileRange(from.FD, &from.Off, to.FD, &to.Off, int(n), 0)
+		done, err := copyInTurn(&from, &to, int(min(n, sendStep)))
 		if err != nil || done <= 0 {
 			return errors.ErrUnsupported // reading and writing meets and names whatever is wrong
 		}
 		n -= int64(done)
 	}
 	return nil
+}
+
+// sendStep bounds one copy_file_range into a file whose writers take turns.
+const sendStep = 256 << 10
+
+// copyInTurn is one copy_file_range.
+func copyInTurn(from, to *disk.FileRange, n int) (int, error) {
+	if to.Turn != nil {
+		to.Turn.Lock()
+		defer to.Turn.Unlock()
+	}
+	return unix.CopyFileRange(from.FD, &from.Off, to.FD, &to.Off, n, 0)
 }

@@ -126,6 +126,7 @@ func (w *worker) wrote(off, n int64) {
 	w.counts.Write.add(n)
 	w.e.journal.wrote(off, n)
 	w.e.flusher.wrote(n)
+	w.e.behind.wrote(n)
 }
 
 func (w *worker) zero(off, n int64) error {

@@ -47,6 +47,7 @@ func TestLostWriteIsTold(t *testing.T) {
 		"queued FUA write": func(t *testing.T, f *File) { finish(t, newQueue(t, f, 1), write) },
 		"FUA zero":         func(_ *testing.T, f *File) { _ = f.Zero(bg, 0, 4096, disk.FUA) },
 		"flush":            func(_ *testing.T, f *File) { _ = f.Flush(bg) },
+		"write-behind":     func(_ *testing.T, f *File) { _ = f.WriteBehind(0, 8<<20, true) },
 		"queued flush":     func(t *testing.T, f *File) { finish(t, newQueue(t, f, 1), disk.Op{Kind: disk.Flush}) },
 	} {
 		t.Run(name, func(t *testing.T) {
