@@ -25,12 +25,12 @@ type behind struct {
 const (
 	// behindStep is how much is written out at a time: a few requests of the largest
 	// kind for any device, yet little memory.
-	behindStep = 32 << 20
+	behindStep = 8 << 20
 	// behindKeep steps stay under way while the one before them is waited for.
-	behindKeep = 2
+	behindKeep = 4
 	// behindAhead is how many steps a copy may be ahead of its storage. What is ahead
 	// is only memory: the flush at the end would wait as long.
-	behindAhead = 2
+	behindAhead = 4
 )
 
 // wrote counts n bytes that the target acknowledged. It blocks while the storage
@@ -77,7 +77,8 @@ func (e *engine) writeBehind(start int64) {
 		begun, under = now.end, append(under, now)
 		for err == nil && now.written-under[0].written >= behindKeep*behindStep {
 			err = b.to.WriteBehind(dropped, under[0].end-dropped, true)
-			dropped, under = under[0].end, append(under[:0], under[1:]...)
+			dropped = under[0].end
+			under = append(under[:0], under[1:]...)
 		}
 		if err != nil {
 			broken = true
