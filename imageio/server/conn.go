@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/disk/splice"
 )
 
 // unauthorizedTimeout bounds each receive and send of a connection that has
@@ -34,6 +35,7 @@ type conn struct {
 	svc      *service
 	io       *timedConn
 	plain    syscall.RawConn // nil under TLS
+	pipe     *splice.Pipe    // empty, made when first needed; see upload.splice
 	reader   *bufio.Reader
 	client   string
 	ctx      context.Context
@@ -57,15 +59,22 @@ type timedConn struct {
 var errInterrupted = errors.New("interrupted")
 
 func (c *timedConn) Read(p []byte) (int, error) {
+	if err := c.beforeRead(); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(p)
+}
+
+func (c *timedConn) beforeRead() error {
 	if c.moved(&c.readUntil) {
 		if err := c.SetReadDeadline(c.readUntil); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	if c.interrupted.Load() {
-		return 0, errInterrupted
+		return errInterrupted
 	}
-	return c.Conn.Read(p)
+	return nil
 }
 
 func (c *timedConn) Write(p []byte) (int, error) {
@@ -123,6 +132,7 @@ func (c *conn) serve() {
 		}
 	}
 	c.io.Close()
+	c.closePipe()
 	c.clock.stop("connection")
 	c.svc.log.info("http", "CLOSE connection=%d client=%s %s", c.id, c.client, c.clock.String())
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"runtime"
 	"time"
 
@@ -111,43 +110,6 @@ func (e *partialError) Error() string {
 		return fmt.Sprintf("The body ended after %d bytes, before its last chunk", e.available)
 	}
 	return fmt.Sprintf("Requested %d bytes, available %d bytes", e.requested, e.available)
-}
-
-// receive writes a request's body to the disk at off. size -1 takes whatever
-// comes (chunks), limit bytes at most.
-func (c *conn) receive(ctx context.Context, op *operation, d *disk.Disk, req *request, size, limit int64) error {
-	off, got := op.off, int64(0)
-	fill := func(_ context.Context, p []byte) (int, error) {
-		want := len(p)
-		if got == 0 {
-			// Later pieces start at whole blocks, so that direct I/O needs no
-			// read-modify-write at every seam.
-			want -= int(off % 4096)
-		}
-		n, err := io.ReadFull(&req.body, p[:want])
-		if got += int64(n); got > limit {
-			return 0, rangeError("Requested range out of allowed range", op.off+limit)
-		}
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			err = nil // whether the body was whole is seen below
-		}
-		return n, err
-	}
-	drain := func(p []byte) error {
-		start := time.Now()
-		if err := d.WriteAt(ctx, p, off, 0); err != nil {
-			return err
-		}
-		c.pace.add(len(p), start)
-		off += int64(len(p))
-		op.done.Add(int64(len(p)))
-		return nil
-	}
-	err := c.move(ctx, size, fill, drain)
-	if err == nil && !req.body.done() {
-		err = &partialError{size, got}
-	}
-	return err
 }
 
 // nearPiece bytes are still in the processor's nearest cache when they are used up.

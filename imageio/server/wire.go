@@ -213,13 +213,19 @@ type body struct {
 	onRead func() error
 }
 
+// begin runs onRead, unless that was done.
+func (b *body) begin() error {
+	if b.onRead == nil || b.done() {
+		return nil
+	}
+	f := b.onRead
+	b.onRead = nil
+	return f()
+}
+
 func (b *body) Read(p []byte) (int, error) {
-	if b.onRead != nil && !b.done() {
-		f := b.onRead
-		b.onRead = nil
-		if err := f(); err != nil {
-			return 0, err
-		}
+	if err := b.begin(); err != nil {
+		return 0, err
 	}
 	if b.chunked && b.left == 0 && !b.ended {
 		if err := b.nextChunk(); err != nil {

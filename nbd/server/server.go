@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/vmdisk/vmdisk/disk/splice"
 )
 
 // TLSMode says who has to use TLS.
@@ -64,7 +66,7 @@ type Server struct {
 	byName  map[string]*export
 	log     *slog.Logger
 	mem     *memory
-	pipes   pipes
+	pipes   splice.Pipes
 	poll    *poller
 	work    workers
 
@@ -97,7 +99,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, log: cfg.Log, byName: map[string]*export{},
 		mem:       newMemory(cfg.Memory),
-		pipes:     make(pipes, maxIdlePipes),
+		pipes:     make(splice.Pipes, maxIdlePipes),
 		conns:     map[*conn]struct{}{},
 		haggling:  map[net.Conn]bool{},
 		listeners: map[net.Listener]struct{}{},
@@ -311,7 +313,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.stop.Do(func() {
 		s.work.stop()
 		s.poll.close()
-		s.pipes.close()
+		s.pipes.Close()
 	})
 	return errors.Join(err, s.flushAll(ctx))
 }

@@ -1,4 +1,4 @@
-package server
+package splice
 
 import (
 	"os"
@@ -19,7 +19,7 @@ func TestSpliceKinds(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	if !regular(int(f.Fd())) || regular(int(null.Fd())) || regular(-1) {
+	if !Regular(int(f.Fd())) || Regular(int(null.Fd())) || Regular(-1) {
 		t.Error("a file, a device or a closed file is taken for something else")
 	}
 }
