@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/disk/behind"
 )
 
 // writtenBehind is a target that is told to write out what it holds. It checks the
@@ -91,8 +92,8 @@ func (w *writtenBehind) WriteBehind(off, n int64, drop bool) error {
 // flushed until the end.
 func TestWriteBehind(t *testing.T) {
 	t.Parallel()
-	const size = 32 * behindStep
-	for depth, kept := range map[int]int64{1: boundSteps * behindStep, 16: size} { // one of many workers may hold the frontier up
+	const size = 32 * behind.Step
+	for depth, kept := range map[int]int64{1: boundSteps * behind.Step, 16: size} { // one of many workers may hold the frontier up
 		src, target := data(t, size), newWrittenBehind(t, size)
 		if _, err := Copy(t.Context(), disk.New(target, "behind"), src, Options{QueueDepth: depth}); err != nil {
 			t.Fatal(err)
@@ -112,7 +113,7 @@ func TestWriteBehind(t *testing.T) {
 
 // boundSteps is how many steps the page cache holds at most with one worker: those under
 // way and the one begun last, those it is ahead, and the one it is at.
-const boundSteps = behindKeep + behindAhead + 3
+const boundSteps = behind.Keep/behind.Step + behindAhead + 3
 
 // TestNoWriteBehind: not where no flush follows, nor for little data; a target that
 // has nothing to write out is flushed meanwhile as others are.
@@ -124,8 +125,8 @@ func TestNoWriteBehind(t *testing.T) {
 		o           Options
 		flushes     int
 	}{
-		"no flush":    {size: 3 * behindStep, o: Options{NoFlush: true}},
-		"little data": {size: behindStep / 2, flushes: 1},
+		"no flush":    {size: 3 * behind.Step, o: Options{NoFlush: true}},
+		"little data": {size: behind.Step / 2, flushes: 1},
 		"unsupported": {size: 3 * flushStep, unsupported: true, flushes: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -146,7 +147,7 @@ func TestNoWriteBehind(t *testing.T) {
 func TestWriteBehindFails(t *testing.T) {
 	t.Parallel()
 	for _, flushErr := range []error{nil, syscall.ENOSPC} {
-		src, target := data(t, 5*behindStep), newWrittenBehind(t, 5*behindStep)
+		src, target := data(t, 5*behind.Step), newWrittenBehind(t, 5*behind.Step)
 		target.err, target.flushErr = syscall.EIO, flushErr
 		_, err := Copy(t.Context(), disk.New(target, "behind"), src, Options{})
 		var ce *CopyError
@@ -162,7 +163,7 @@ func TestWriteBehindFails(t *testing.T) {
 // TestBoundedPageCache: of a copy into a file most has left the page cache.
 func TestBoundedPageCache(t *testing.T) {
 	t.Parallel()
-	const size = 32 * behindStep
+	const size = 32 * behind.Step
 	dir := t.TempDir()
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil || st.Type == unix.TMPFS_MAGIC {
@@ -172,8 +173,8 @@ func TestBoundedPageCache(t *testing.T) {
 	if _, err := Copy(t.Context(), dst, src, Options{QueueDepth: 1}); err != nil {
 		t.Fatal(err)
 	}
-	if cached := inPageCache(t, dst); cached > boundSteps*behindStep {
-		t.Errorf("%d of %d bytes are in the page cache, want %d at most", cached, size, boundSteps*behindStep)
+	if cached := inPageCache(t, dst); cached > boundSteps*behind.Step {
+		t.Errorf("%d of %d bytes are in the page cache, want %d at most", cached, size, boundSteps*behind.Step)
 	}
 	mustEqual(t, src, dst)
 }

@@ -23,7 +23,7 @@ type engine struct {
 	done     atomic.Int64 // bytes dealt with
 	sending  sending
 	flusher  flusher
-	behind   behind
+	behind   writeBehind
 	batching bool // small tasks are done many at a time
 	// queueReads and queueWrites: through queues, as the disk is no local file.
 	queueReads, queueWrites bool

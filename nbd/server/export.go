@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/disk/behind"
 	"github.com/vmdisk/vmdisk/nbd"
 )
 
@@ -37,6 +38,18 @@ type export struct {
 	// spliceProbed: it is known whether it pays.
 	spliceProbed atomic.Bool
 	lease        *Lease // nil for the fixed exports
+	filling      *behind.Filling
+}
+
+// count counts a request that was done.
+func (e *export) count(r *nbd.Request) {
+	e.Counters.count(r)
+	switch r.Command {
+	case nbd.CmdWrite:
+		e.filling.Wrote(int64(r.Offset), int64(r.Length))
+	case nbd.CmdRead, nbd.CmdCache:
+		e.filling.Read()
+	}
 }
 
 func (s *Server) addExport(e Export) error {
@@ -49,7 +62,7 @@ func (s *Server) addExport(e Export) error {
 	if s.byName[e.Name] != nil {
 		return fmt.Errorf("nbd server: two exports are named %q", e.Name)
 	}
-	x := &export{Export: e}
+	x := &export{Export: e, filling: behind.NewFilling(e.Disk)}
 	s.exports = append(s.exports, x)
 	s.byName[e.Name] = x
 	return nil

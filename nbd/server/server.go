@@ -314,6 +314,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.work.stop()
 		s.poll.close()
 		s.pipes.Close()
+		for _, e := range s.exports {
+			e.filling.Close()
+		}
 	})
 	return errors.Join(err, s.flushAll(ctx))
 }
