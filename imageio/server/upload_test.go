@@ -85,7 +85,7 @@ func TestUploadThroughPipe(t *testing.T) {
 			}
 			client := unixClient(d.cfg.Local.Socket)
 			defer client.CloseIdleConnections()
-			req, _ := http.NewRequestWithContext(t.Context(), "PUT", "http://local/images/"+id, body)
+			req, _ := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://local/images/"+id, body)
 			req.ContentLength = size
 			req.Header.Set("Content-Range", fmt.Sprintf("bytes %d-*/*", off))
 			resp, err := client.Do(req)
@@ -94,7 +94,7 @@ func TestUploadThroughPipe(t *testing.T) {
 			}
 			resp.Body.Close()
 			got, err := os.ReadFile(path)
-			if err != nil || resp.StatusCode != 200 || !bytes.Equal(got[off:], data) || !bytes.Equal(got[:off], make([]byte, off)) {
+			if err != nil || resp.StatusCode != http.StatusOK || !bytes.Equal(got[off:], data) || !bytes.Equal(got[:off], make([]byte, off)) {
 				t.Errorf("status %d, %v, or the content is wrong", resp.StatusCode, err)
 			}
 			if spliced := l.written.Load() < 64<<10; spliced != c.spliced {
