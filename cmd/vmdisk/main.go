@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -43,12 +44,17 @@ var verbs = []func() *cobra.Command{
 	newMan,
 }
 
+// sameSignal is how long a signal that follows another is taken for the same one:
+// timeout(1) sends its signal to the process and once more to the group, and a copy that
+// was ended by both left no word and no checkpoint.
+const sameSignal = 500 * time.Millisecond
+
 // run is the program without the process around it; it returns the exit status.
 func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	// The second signal ends the process at once.
-	context.AfterFunc(ctx, stop)
+	// A second signal ends the process at once.
+	context.AfterFunc(ctx, func() { time.AfterFunc(sameSignal, stop) })
 
 	root := newRoot()
 	root.SetArgs(args)

@@ -52,7 +52,7 @@ func newServe() *cobra.Command {
 		Long: `Serve disks over NBD until SIGINT or SIGTERM, then finish what has begun and flush.
 
 A lone DISK is the default export. NAME is made of letters, digits and _ . -; of several disks,
-one without NAME takes its file's name. A second signal ends the program at once.
+one without NAME takes its file's name. A second signal, half a second later or more, ends the program at once.
 
 Without --nbd, sockets handed over by systemd (LISTEN_FDS) are served; else --run makes a
 private unix socket, and otherwise ` + defaultListen + ` is used.
