@@ -79,6 +79,7 @@ type pair struct {
 	server func(e *Env, image string) (*peer.Server, error)
 	// argv of the client, with the local file and the server's URI.
 	argv func(e *Env, file, uri string) []string
+	info bool // no peer: shows what our server does for others
 }
 
 func serveOurs(e *Env, image string) (*peer.Server, error) {
@@ -98,21 +99,26 @@ func ourCopy(e *Env, from, to string) []string {
 // toServer are the pairs that copy a file to a server's new file; every client
 // ends with a flush.
 var toServer = []pair{
-	{oursName + " copy, vmdisk serve", serveOurs, func(e *Env, f, uri string) []string { return ourCopy(e, "raw:"+f, uri) }},
-	{"nbdcopy, nbdkit file", serveNbdkit, func(_ *Env, f, uri string) []string { return []string{"nbdcopy", "--flush", f, uri} }},
-	{"nbdcopy, qemu-nbd", serveQemu, func(_ *Env, f, uri string) []string { return []string{"nbdcopy", "--flush", f, uri} }},
-	{"qemu-img, nbdkit file", serveNbdkit, qemuImgTo},
-	{"qemu-img, qemu-nbd", serveQemu, qemuImgTo},
+	{name: oursName + " copy, vmdisk serve", server: serveOurs, argv: func(e *Env, f, uri string) []string { return ourCopy(e, "raw:"+f, uri) }},
+	{name: "nbdcopy, nbdkit file", server: serveNbdkit, argv: nbdcopyTo},
+	{name: "nbdcopy, qemu-nbd", server: serveQemu, argv: nbdcopyTo},
+	{name: "qemu-img, nbdkit file", server: serveNbdkit, argv: qemuImgTo},
+	{name: "qemu-img, qemu-nbd", server: serveQemu, argv: qemuImgTo},
+	{name: "nbdcopy, vmdisk serve", server: serveOurs, argv: nbdcopyTo, info: true},
+	{name: "qemu-img, vmdisk serve", server: serveOurs, argv: qemuImgTo, info: true},
 }
 
 // fromServer are the pairs that copy a server's file to a new local one.
 var fromServer = []pair{
-	{oursName + " copy, vmdisk serve", serveOurs, func(e *Env, f, uri string) []string { return ourCopy(e, uri, "raw:"+f) }},
-	{"nbdcopy, nbdkit file", serveNbdkit, func(_ *Env, f, uri string) []string { return []string{"nbdcopy", uri, f} }},
-	{"nbdcopy, qemu-nbd", serveQemu, func(_ *Env, f, uri string) []string { return []string{"nbdcopy", uri, f} }},
-	{"qemu-img, nbdkit file", serveNbdkit, qemuImgFrom},
-	{"qemu-img, qemu-nbd", serveQemu, qemuImgFrom},
+	{name: oursName + " copy, vmdisk serve", server: serveOurs, argv: func(e *Env, f, uri string) []string { return ourCopy(e, uri, "raw:"+f) }},
+	{name: "nbdcopy, nbdkit file", server: serveNbdkit, argv: nbdcopyFrom},
+	{name: "nbdcopy, qemu-nbd", server: serveQemu, argv: nbdcopyFrom},
+	{name: "qemu-img, nbdkit file", server: serveNbdkit, argv: qemuImgFrom},
+	{name: "qemu-img, qemu-nbd", server: serveQemu, argv: qemuImgFrom},
 }
+
+func nbdcopyTo(_ *Env, f, uri string) []string   { return []string{"nbdcopy", "--flush", f, uri} }
+func nbdcopyFrom(_ *Env, f, uri string) []string { return []string{"nbdcopy", uri, f} }
 
 // qemuImgTo: without -t writeback qemu-img would not flush at the end.
 func qemuImgTo(_ *Env, f, uri string) []string {
@@ -166,7 +172,7 @@ func toOwnServer() Case {
 			}
 			var list []Contender
 			for _, p := range toServer {
-				list = append(list, Contender{Name: p.name, Run: func(ctx context.Context, round int) (Sample, error) {
+				list = append(list, Contender{Name: p.name, Info: p.info, Run: func(ctx context.Context, round int) (Sample, error) {
 					return p.upload(ctx, e, image, round == 0)
 				}})
 			}

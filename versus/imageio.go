@@ -131,12 +131,12 @@ func slower(speed float64, than string) Goal { return against(than, 1/speed) }
 
 func uploadUnix() Case {
 	return unixCase("imageio/upload-unix", "the real image to a new file through the daemon's unix socket, against a local NBD export",
-		transfer.upload, pair{copyNBD, serveOurs, func(e *Env, f, uri string) []string { return ourCopy(e, "raw:"+f, uri) }}.upload)
+		transfer.upload, toServer[0].upload)
 }
 
 func downloadUnix() Case {
 	return unixCase("imageio/download-unix", "the real image from the daemon's unix socket to a new file, against a local NBD export",
-		transfer.download, pair{copyNBD, serveOurs, func(e *Env, f, uri string) []string { return ourCopy(e, uri, "raw:"+f) }}.download)
+		transfer.download, fromServer[0].download)
 }
 
 func unixCase(name, what string, ours func(transfer, context.Context, string, string, bool) (Sample, error),
