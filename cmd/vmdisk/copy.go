@@ -46,7 +46,10 @@ DST by the cheapest way that DST really has.
 DST is made if it is a file that does not exist: as DST.partial, which takes the name DST once it
 is complete and on stable storage. A copy to a local file that is stopped can be taken up again
 with --resume; the journal is DST.journal unless --journal says otherwise. An existing DST has to
-be at least as large as SRC; what it has beyond SRC's end is left alone.`,
+be at least as large as SRC; what it has beyond SRC's end is left alone.
+
+What is written to a local DST goes to the storage, and leaves the page cache, while the copy goes
+on; --flush off keeps it in memory.`,
 		Example: `  vmdisk copy disk.raw nbd://host/export
   vmdisk copy --verify nbd+unix:///?socket=/run/disk.sock /dev/vg/lv
   vmdisk copy --resume disk.raw /mnt/backup/disk.raw`,
