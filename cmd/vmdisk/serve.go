@@ -187,7 +187,13 @@ func (f *serveFlags) serve(c *cobra.Command, arg []string) (err error) {
 func (f *serveFlags) until(ctx context.Context, srv *server.Server, listeners []net.Listener, work func(context.Context) error) error {
 	group, inner := errgroup.WithContext(ctx)
 	for _, l := range listeners {
-		group.Go(func() error { return srv.Serve(context.WithoutCancel(ctx), l) })
+		group.Go(func() error {
+			err := srv.Serve(context.WithoutCancel(ctx), l)
+			if errors.Is(err, server.ErrClosed) {
+				return nil // the work ended before this began
+			}
+			return err
+		})
 	}
 	group.Go(func() error {
 		err := f.writePID()
