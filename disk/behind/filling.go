@@ -22,7 +22,7 @@ type Filling struct {
 
 	mu    sync.Mutex
 	open  map[int64]openBlock // by number
-	begun []uint64            // a bit for each block that was written out
+	begun map[int64]uint64    // a bit for each block that was written out, 64 to an entry
 	ready []readyBlock        // to be written out
 	clock uint64              // grows by every write
 	again int                 // writes to blocks that were written out
@@ -60,8 +60,7 @@ func NewFilling(d *disk.Disk) *Filling {
 	if w == nil {
 		return nil
 	}
-	blocks := (in.Size + Step - 1) / Step
-	return &Filling{w: w, open: make(map[int64]openBlock), begun: make([]uint64, (blocks+63)/64)}
+	return &Filling{w: w, open: map[int64]openBlock{}, begun: map[int64]uint64{}}
 }
 
 // Wrote tells of a completed write.
@@ -84,12 +83,7 @@ func (f *Filling) Wrote(off, n int64) {
 
 // touch counts n bytes for a block.
 func (f *Filling) touch(number, n int64) {
-	word, bit := number/64, uint64(1)<<(number%64)
-	if word >= int64(len(f.begun)) { // the disk was resized
-		f.over.Store(true)
-		return
-	}
-	if f.begun[word]&bit != 0 {
+	if f.begun[number/64]&(1<<(number%64)) != 0 {
 		if f.again++; f.again > maxAgain {
 			f.over.Store(true)
 		}

@@ -3,6 +3,7 @@ package behind
 import (
 	"errors"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"syscall"
@@ -165,7 +166,7 @@ func TestFillingEnds(t *testing.T) {
 		"reads":                {func(f *Filling) { times(maxReads+1, f.Read) }, false},
 		"some written again":   {func(f *Filling) { times(maxAgain, func() { f.Wrote(0, 4096) }) }, true},
 		"written again":        {func(f *Filling) { times(maxAgain+1, func() { f.Wrote(0, 4096) }) }, false},
-		"beyond the old size":  {func(f *Filling) { f.Wrote(64*Step*2, 4096) }, false},
+		"beyond the old size":  {func(f *Filling) { f.Wrote(64*Step*2, 4096) }, true},
 		"written over the end": {func(f *Filling) { f.Wrote(size-1, 4096) }, true},
 		"random writes": {func(f *Filling) {
 			rng := rand.New(rand.NewPCG(1, 2))
@@ -209,6 +210,24 @@ func TestFillingFails(t *testing.T) {
 	f.Close()
 	if len(c.begun) != 1 {
 		t.Errorf("begun %d", c.begun)
+	}
+}
+
+// TestFillingHuge: what it costs depends on what is written, not on the disk's size: a
+// sparse file may have 8 EiB.
+func TestFillingHuge(t *testing.T) {
+	c := newCached(t, Step)
+	c.info.Size = 1<<63 - 1
+	d := disk.New(c, "huge")
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f := NewFilling(d)
+	f.wroteAll(1<<62, 2*Step)
+	f.settle()
+	runtime.ReadMemStats(&after)
+	f.Close()
+	if used := after.TotalAlloc - before.TotalAlloc; used > 1<<20 || len(c.begun) != 2 {
+		t.Errorf("%d bytes allocated, begun %d", used, c.begun)
 	}
 }
 
