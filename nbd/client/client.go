@@ -22,6 +22,7 @@ type Client struct {
 	// shared are the connections that no Pipe has taken.
 	shared atomic.Pointer[[]*conn]
 	taking sync.Mutex
+	closed atomic.Bool // by Close
 }
 
 // Dial connects to an export and negotiates. Further connections than the first
@@ -284,6 +285,7 @@ func (c *Client) Err() error { return c.conns[0].failure() }
 // Close says goodbye to the server and ends the connections; requests in flight
 // fail with ErrClosed. It does not flush.
 func (c *Client) Close() error {
+	c.closed.Store(true)
 	for _, conn := range c.conns {
 		conn.disconnect()
 	}

@@ -263,8 +263,13 @@ func (c *conn) giveUp(r *Request, cookie uint64) {
 	}
 }
 
-// fail ends the session since this connection broke.
+// fail ends the session since this connection broke; not while it is being closed,
+// when a server may hang up before disconnect has returned.
 func (c *conn) fail(err error) {
+	if c.client.closed.Load() {
+		c.end(ErrClosed)
+		return
+	}
 	c.client.fail(fmt.Errorf("%w: %w", ErrDisconnected, err))
 }
 
