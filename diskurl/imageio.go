@@ -47,5 +47,8 @@ func OpenTicket(ctx context.Context, u *url.URL, o Options) (*disk.Disk, error) 
 			text = "nbd://" + where + "/" + url.PathEscape(export)
 		}
 	}
+	if u.Scheme != SchemeHTTPS {
+		o.TLS = TLS{} // one configuration for all tickets, of which some have use for it
+	}
 	return Open(ctx, text, o)
 }

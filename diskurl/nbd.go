@@ -63,6 +63,9 @@ func Exports(ctx context.Context, rawURL string, t TLS) ([]Export, error) {
 	default:
 		return nil, fmt.Errorf("%s: only NBD servers list exports", u)
 	}
+	if err := t.check(u); err != nil {
+		return nil, err
+	}
 	cfg, err := u.client(t)
 	if err != nil {
 		return nil, err

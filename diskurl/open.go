@@ -61,6 +61,9 @@ func Open(ctx context.Context, rawURL string, o Options) (*disk.Disk, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := o.TLS.check(u); err != nil {
+		return nil, err
+	}
 	specs := make([]FilterSpec, 0, len(o.Filters))
 	for _, s := range o.Filters {
 		spec, err := ParseFilter(s)

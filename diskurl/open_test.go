@@ -114,7 +114,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"mem:1M", diskurl.Options{Filters: []string{"limit:offset=2M"}}, "limit", false},
 		{"mem:1M", diskurl.Options{Filters: []string{"stats", "log:logfile=/nonexistent/x"}}, "no such file", false},
 		{"nbds://localhost:1/", diskurl.Options{TLS: diskurl.TLS{CA: path}}, "no PEM", false},
-		{"nbds://localhost:1/", diskurl.Options{TLS: diskurl.TLS{Key: path}}, "go together", false},
+		{"nbds://localhost:1/", diskurl.Options{TLS: diskurl.TLS{Key: path}}, "go together", true},
 		{"https://localhost:1/images/x", diskurl.Options{Format: "qcow2"}, "", false},
 		{filepath.Dir(path), diskurl.Options{}, "neither a regular file nor a block device", false},
 	} {

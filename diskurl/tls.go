@@ -3,6 +3,7 @@ package diskurl
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,6 +19,57 @@ type TLS struct {
 	// Hostname is the name that the server's certificate must have; the URL's
 	// host if empty.
 	Hostname string
+}
+
+// secure reports whether a URL is reached by TLS, plain whether it names a server without it.
+func (u URL) secure() bool {
+	return u.Scheme == SchemeNBDS || u.Scheme == SchemeNBDSUnix || u.Scheme == SchemeHTTPS
+}
+
+func (u URL) plain() bool {
+	return u.Scheme == SchemeNBD || u.Scheme == SchemeNBDUnix || u.Scheme == SchemeHTTP
+}
+
+// check refuses options that would have no effect on how u is reached: whoever
+// gives them believes that the connection is protected.
+func (t TLS) check(u URL) error {
+	switch {
+	case u.plain() && t != (TLS{}):
+		return &SyntaxError{What: "disk URL", Input: u.String(), Err: fmt.Errorf("--%s is given, but this URL does not use TLS; write %s", t.given(), secured[u.Scheme])}
+	case u.secure() && u.TLSDir == "" && (t.Cert == "") != (t.Key == ""):
+		return &SyntaxError{What: "disk URL", Input: u.String(), Err: errors.New("a TLS certificate and its key go together (--tls-cert, --tls-key); only one is given")}
+	}
+	return nil
+}
+
+var secured = map[string]string{SchemeNBD: "nbds://", SchemeNBDUnix: "nbds+unix://", SchemeHTTP: "https://"}
+
+// given is the first option that is set.
+func (t TLS) given() string {
+	switch {
+	case t.CA != "":
+		return "tls-ca"
+	case t.Cert != "":
+		return "tls-cert"
+	case t.Key != "":
+		return "tls-key"
+	}
+	return "tls-hostname"
+}
+
+// Split gives the options to two disks of one command: where only one of them is
+// reached by TLS they are meant for that one.
+func (t TLS) Split(a, b string) (forA, forB TLS) {
+	ua, errA := Parse(a)
+	ub, errB := Parse(b)
+	switch {
+	case errA != nil || errB != nil: // told when they are opened
+	case ua.secure() && ub.plain():
+		return t, TLS{}
+	case ub.secure() && ua.plain():
+		return TLS{}, t
+	}
+	return t, t
 }
 
 // The names that the NBD tools use inside a tls-certificates directory.

@@ -64,13 +64,14 @@ Exit status: 0 equal, 1 different (the first differing offset is printed), 2 any
 func (f *compareFlags) compare(c *cobra.Command, nameA, nameB string) (r diskcopy.Comparison, err error) {
 	o := f.options
 	o.ReadOnly, o.Cache, o.AIO = true, f.cache.value, f.aio.value
-	o.Format, o.FormatFlag = f.first, "-f"
+	forA, forB := o.TLS.Split(nameA, nameB)
+	o.Format, o.FormatFlag, o.TLS = f.first, "-f", forA
 	a, err := diskurl.Open(c.Context(), nameA, o)
 	if err != nil {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
-	o.Format, o.FormatFlag = f.second, "-F"
+	o.Format, o.FormatFlag, o.TLS = f.second, "-F", forB
 	b, err := diskurl.Open(c.Context(), nameB, o)
 	if err != nil {
 		return r, err

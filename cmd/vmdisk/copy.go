@@ -96,6 +96,7 @@ func (f *copyFlags) register(c *cobra.Command) {
 
 func (f *copyFlags) run(c *cobra.Command, from, to string) error {
 	f.complete(c.Flags().Changed)
+	f.src.TLS, f.dst.TLS = f.src.TLS.Split(from, to)
 	src, err := diskurl.Open(c.Context(), from, f.src)
 	if err != nil {
 		return fmt.Errorf("source: %w", err)
@@ -117,7 +118,7 @@ func (f *copyFlags) run(c *cobra.Command, from, to string) error {
 // complete settles what several flags say together; given tells which were there.
 func (f *copyFlags) complete(given func(string) bool) {
 	f.src.FormatFlag, f.dst.FormatFlag = "-f", "-O"
-	f.dst.TLS, f.dst.Connections, f.dst.Reconnect = f.src.TLS, f.src.Connections, f.src.Reconnect
+	f.dst.Connections, f.dst.Reconnect = f.src.Connections, f.src.Reconnect
 	f.dst.NoUnixSocket = f.src.NoUnixSocket
 	f.src.ReadOnly = true
 	f.src.Cache, f.dst.Cache = f.srcCache.value, f.cache.value

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -31,6 +32,22 @@ func (c *choice) Set(s string) error {
 		}
 	}
 	return fmt.Errorf("want one of %s", strings.Join(c.allowed, ", "))
+}
+
+// named is a text that is not empty: a variable that is not set, in --tls-ca "$CA", would
+// otherwise switch off what the flag asks for.
+type named string
+
+func (n *named) String() string { return string(*n) }
+
+func (*named) Type() string { return "string" }
+
+func (n *named) Set(s string) error {
+	if s == "" {
+		return errors.New("it is empty; leave the flag out, or give it a value")
+	}
+	*n = named(s)
+	return nil
 }
 
 // sizeFlag is a size in bytes with an optional unit.
@@ -106,11 +123,11 @@ func registerShared(f *pflag.FlagSet, o *diskurl.Options) {
 	f.IntVar(&o.Connections, "connections", 0, "connections to a server at most (0: the default)")
 	f.Var((*reconnectFlag)(&o.Reconnect), "reconnect", "try this long to get a lost server back (0: not at all)")
 	f.BoolVar(&o.NoUnixSocket, "no-unix-socket", false, "keep an https transfer on the network though the daemon runs on this host")
-	f.StringVar(&o.TLS.CA, "tls-ca", "", "trust the certificates of this PEM file for nbds and https (default: the system's)")
-	f.StringVar(&o.TLS.CA, "cafile", "", "the same as --tls-ca, by the name of oVirt's tools")
-	f.StringVar(&o.TLS.Cert, "tls-cert", "", "client certificate, PEM")
-	f.StringVar(&o.TLS.Key, "tls-key", "", "key of the client certificate, PEM")
-	f.StringVar(&o.TLS.Hostname, "tls-hostname", "", "name that the server's certificate must have (default: the host)")
+	f.Var((*named)(&o.TLS.CA), "tls-ca", "trust the certificates of this PEM file for nbds and https (default: the system's)")
+	f.Var((*named)(&o.TLS.CA), "cafile", "the same as --tls-ca, by the name of oVirt's tools")
+	f.Var((*named)(&o.TLS.Cert), "tls-cert", "client certificate, PEM")
+	f.Var((*named)(&o.TLS.Key), "tls-key", "key of the client certificate, PEM")
+	f.Var((*named)(&o.TLS.Hostname), "tls-hostname", "name that the server's certificate must have (default: the host)")
 }
 
 // opening returns the options for a disk that is only read, or not.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -77,9 +76,9 @@ Filters (--filter NAME[:KEY=VALUE,...], the first is outermost):
 	fl.IntVar(&f.options.Connections, "connections", 0, "connections to the NBD server behind a disk at most (0: the default)")
 	fl.Var((*reconnectFlag)(&f.options.Reconnect), "reconnect", "try this long to get a lost NBD server behind a disk back (0: not at all)")
 	fl.Var(f.tls, "tls", "TLS: off, on (the client chooses) or require (default: require if there is a certificate)")
-	fl.StringVar(&f.cert, "tls-cert", "", "certificate of this server, PEM")
-	fl.StringVar(&f.key, "tls-key", "", "key of the certificate, PEM")
-	fl.StringVar(&f.clientCA, "tls-ca", "", "demand client certificates signed by one of this PEM file")
+	fl.Var((*named)(&f.cert), "tls-cert", "certificate of this server, PEM")
+	fl.Var((*named)(&f.key), "tls-key", "key of the certificate, PEM")
+	fl.Var((*named)(&f.clientCA), "tls-ca", "demand client certificates signed by one of this PEM file")
 	fl.StringVar(&f.run, "run", "", "run a shell command with $uri set, end when it ends, with its exit status")
 	fl.StringVar(&f.pidFile, "pid-file", "", "write the process id here once connections are accepted")
 	fl.BoolVar(&f.json, "json", false, "print what is served as JSON")
@@ -255,33 +254,6 @@ func (f *serveFlags) listen(given []net.Listener) ([]net.Listener, func(), error
 		return nil, nil, err
 	}
 	return append(given, opened...), cleanup, nil
-}
-
-func (f *serveFlags) tlsConfig() (server.Config, error) {
-	var c server.Config
-	mode := f.tls.value
-	if mode == "" && f.cert != "" {
-		mode = "require"
-	}
-	c.TLSMode = map[string]server.TLSMode{"on": server.TLSOn, "require": server.TLSRequire}[mode]
-	if c.TLSMode == server.TLSOff {
-		return c, nil
-	}
-	if f.cert == "" || f.key == "" {
-		return c, usagef("--tls %s wants --tls-cert and --tls-key", mode)
-	}
-	pair, err := tls.LoadX509KeyPair(f.cert, f.key)
-	if err != nil {
-		return c, fmt.Errorf("TLS certificate: %w", err)
-	}
-	c.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
-	if f.clientCA != "" {
-		if c.TLS.ClientCAs, err = diskurl.LoadCA(f.clientCA); err != nil {
-			return c, err
-		}
-		c.TLS.ClientAuth = tls.RequireAndVerifyClientCert
-	}
-	return c, nil
 }
 
 func describe(exports []server.Export, listeners []net.Listener, mode server.TLSMode) []servedExport {

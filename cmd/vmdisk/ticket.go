@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/vmdisk/vmdisk/diskurl"
 	"github.com/vmdisk/vmdisk/imageio/client"
@@ -92,14 +93,29 @@ exists, if it is not given.`,
 	return c
 }
 
+// changedSpec is the first flag given that says something of the ticket itself.
+func changedSpec(c *cobra.Command) (name string) {
+	c.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+		if f.Changed && f.Name != "file" && name == "" {
+			name = f.Name
+		}
+	})
+	return name
+}
+
 func (f *ticketFlags) ticketText(c *cobra.Command, spec *client.TicketSpec, a []string, file string, size int64) ([]byte, error) {
 	switch {
 	case (file == "") == (len(a) == 0):
 		return nil, usagef("want one DISK or --file FILE.json, and not both")
+	case file != "" && changedSpec(c) != "":
+		return nil, usagef("--%s does not change a ticket of --file; change it in the file", changedSpec(c))
 	case file == "-":
 		return io.ReadAll(c.InOrStdin())
 	case file != "":
 		return os.ReadFile(file)
+	}
+	if len(spec.Ops) == 0 {
+		return nil, usagef("--ops is empty: want read, write or both")
 	}
 	for _, op := range spec.Ops {
 		if op != "read" && op != "write" {

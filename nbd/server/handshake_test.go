@@ -129,6 +129,7 @@ func TestDefaultExport(t *testing.T) {
 		{Exports: []server.Export{{Name: "a"}}},
 		{Exports: []server.Export{{Name: strings.Repeat("x", 4097), Disk: d}}},
 		{Exports: []server.Export{{Name: "a", Disk: d}}, TLSMode: server.TLSOn},
+		{Exports: []server.Export{{Name: "a", Disk: d}}, TLS: &tls.Config{}}, // would serve in plain text
 	} {
 		if _, err := server.New(cfg); err == nil {
 			t.Errorf("%+v was accepted", cfg)

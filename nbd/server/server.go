@@ -95,6 +95,9 @@ func New(cfg Config) (*Server, error) {
 	if cfg.TLSMode != TLSOff && cfg.TLS == nil {
 		return nil, errors.New("nbd server: TLS is on but there is no certificate; set Config.TLS")
 	}
+	if cfg.TLSMode == TLSOff && cfg.TLS != nil {
+		return nil, errors.New("nbd server: Config.TLS is set but TLS is off; set Config.TLSMode")
+	}
 	setDefaults(&cfg)
 	s := &Server{
 		cfg: cfg, log: cfg.Log, byName: map[string]*export{},
