@@ -90,7 +90,7 @@ func (s *Server) newConn(a *agreement) (*conn, error) {
 	default:
 		return nil, err
 	}
-	c.out.t = c.t
+	c.out.t, c.out.poll, c.out.slots = c.t, s.poll, c.slots
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	c.refs.Store(1)
 	c.busy.Store(true)

@@ -94,42 +94,24 @@ func (c *conn) readFile(ws *workspace, r *nbd.Request) (done bool, err error) {
 }
 
 // sendRange answers from a file. A structured reply ends with a chunk of its
-// own, since the file may fail while its data is on the way.
+// own, since the file may fail while its data is on the way; a simple one cannot
+// tell, and costs the connection.
 func (c *conn) sendRange(ws *workspace, r *nbd.Request, fr disk.FileRange) error {
-	n := int(r.Length)
-	ws.out = c.appendHeader(ws.out, r, 0, r.Offset, n)
-	sent, err := c.out.file(c.socket, ws, fr)
-	if sent < fr.Len {
-		return c.readBroken(ws, r, int64(n)-sent, err)
-	}
-	if c.mode == nbd.Simple {
-		return nil
+	ws.out = c.appendHeader(ws.out, r, 0, r.Offset, int(r.Length))
+	bad, err := c.out.file(c.socket, ws, fr, c.mode != nbd.Simple)
+	switch {
+	case bad != nil:
+		e, text := c.diskError(r, bad, 0)
+		if err != nil {
+			return fmt.Errorf("cannot finish the reply to a READ: %w", err)
+		}
+		return c.answer(ws, r, e, text)
+	case err != nil || c.mode == nbd.Simple:
+		return err
 	}
 	to := c.to(r)
 	ws.out = to.AppendNone(ws.out)
 	return nil
-}
-
-// readBroken ends a reply whose last missing bytes cannot be had: structured
-// replies are padded and then say so; a simple one cannot.
-func (c *conn) readBroken(ws *workspace, r *nbd.Request, missing int64, err error) error {
-	e, text := c.diskError(r, err, 0)
-	if c.mode == nbd.Simple {
-		err = fmt.Errorf("cannot finish the reply to a READ: %w", err)
-		c.out.fail(err)
-		return err
-	}
-	for missing > 0 {
-		if err := c.room(ws, inlineMax); err != nil {
-			return err
-		}
-		part := min(missing, inlineMax)
-		at := len(ws.out)
-		ws.out = ws.out[:at+int(part)]
-		clear(ws.out[at:])
-		missing -= part
-	}
-	return c.answer(ws, r, e, text)
 }
 
 // mayHaveHoles reports whether the reply should be in data and hole chunks. The
@@ -192,24 +174,36 @@ func (t *task) readSimple(piece []byte) {
 	from := pieceHead - c.mode.DataHeaderSize()
 	c.appendHeader(piece[from:from], &t.r, 0, 0, 0)
 	if part == n {
-		_ = c.out.putData(piece[from : pieceHead+part])
+		t.owed, _ = c.out.putData(piece[from:pieceHead+part], true)
 		return
 	}
-	c.out.send.Lock()
+	c.out.lock()
 	defer c.out.sweep()
 	defer c.out.send.Unlock()
-	err := c.out.write(piece[from : pieceHead+part])
-	for err == nil {
-		if off, n = off+part, n-part; n == 0 {
-			return
-		}
-		part = min(n, pieceLarge)
-		if err = c.exp.Disk.ReadAt(c.ctx, piece[:part], off); err == nil {
-			err = c.out.write(piece[:part])
-		}
+	if c.out.write(piece[from:pieceHead+part]) != nil {
+		return
 	}
-	_, _ = c.diskError(&t.r, err, 0)
-	c.out.fail(err)
+	if err := t.readOn(piece, off+part, n-part); err != nil {
+		_, _ = c.diskError(&t.r, err, 0)
+		c.out.fail(err)
+	}
+}
+
+// readOn sends the rest of a simple reply that was begun. It tells an error of the
+// disk. The caller holds out.send: nothing else may be sent in between.
+func (t *task) readOn(piece []byte, off, n int64) error {
+	c := t.c
+	for n > 0 {
+		part := min(n, pieceLarge)
+		if err := c.exp.Disk.ReadAt(c.ctx, piece[:part], off); err != nil {
+			return err
+		}
+		if c.out.rest(piece[:part]) != nil {
+			return nil // the connection is broken
+		}
+		off, n = off+part, n-part
+	}
+	return nil
 }
 
 var errAnswered = errors.New("an error was answered")
@@ -230,9 +224,11 @@ func (t *task) readChunks(piece []byte, off, n int64, last bool) error {
 		}
 		from := pieceHead - c.mode.DataHeaderSize()
 		c.appendHeader(piece[from:from], &t.r, f, uint64(off), int(part))
-		if err := c.out.putData(piece[from : pieceHead+part]); err != nil {
+		left, err := c.out.putData(piece[from:pieceHead+part], f == nbd.ChunkDone)
+		if err != nil {
 			return err
 		}
+		t.owed = left
 		off, n = off+part, n-part
 	}
 	return nil
@@ -274,5 +270,5 @@ func (t *task) sendHole(off, n int64, last bool) {
 	}
 	to := t.c.to(&t.r)
 	t.scratch = to.AppendHole(t.scratch[:0], f, uint64(off), uint32(n))
-	t.c.out.put(t.scratch)
+	t.owed, _ = t.c.out.putData(t.scratch, last)
 }

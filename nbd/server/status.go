@@ -92,7 +92,7 @@ func (t *task) runBlockStatus() {
 		}
 		sp.out = to.AppendBlockStatus(sp.out, f, contextID(i), sp.statuses)
 	}
-	_ = c.out.putData(sp.out)
+	t.owed, _ = c.out.putData(sp.out, true)
 }
 
 // statuses collects the extents of one context, merged. Only the last may reach

@@ -22,6 +22,7 @@ type task struct {
 	group    *group // of which this is a piece
 	endGroup bool   // no data: only answers for the group
 	ids      []int  // BLOCK_STATUS: the contexts asked for, by index
+	owed     bool   // its slot is given back when its reply has left
 	scratch  []byte
 	extents  [16]disk.Extent
 	onWorker func() // runs the task on a new worker
@@ -102,8 +103,11 @@ func (t *task) run() {
 	default:
 		t.runOther()
 	}
+	owed := t.owed
 	t.drop()
-	<-c.slots
+	if !owed {
+		<-c.slots
+	}
 	c.unref()
 }
 
@@ -141,6 +145,7 @@ func (t *task) fail(err error) {
 
 func (t *task) reply(e nbd.Errno, text string) {
 	t.scratch = t.c.appendReply(t.scratch[:0], &t.r, e, text)
+	t.owed = true
 	t.c.out.put(t.scratch)
 }
 
