@@ -52,9 +52,9 @@ func (s *imageioStudy) withDaemon(ctx context.Context, zero string, rate int64, 
 	}
 	options := diskurl.Options{ForceShare: true, Cache: "none", Filters: storageFilters(zero, rate)}
 	var err error
-	d.server, err = server.New(cfg, func(ctx context.Context, u *url.URL, write bool) (*disk.Disk, error) {
+	d.server, err = server.New(cfg, func(ctx context.Context, u *url.URL, a server.Access) (*disk.Disk, error) {
 		o := options
-		o.ReadOnly = !write
+		o.ReadOnly = !a.Write
 		return diskurl.OpenTicket(ctx, u, o)
 	})
 	if err != nil {

@@ -85,8 +85,12 @@ func openTicket(cfg *server.Config) server.Opener {
 	if ca == "" {
 		ca = cfg.TLS.CAFile
 	}
-	return func(ctx context.Context, u *url.URL, write bool) (*disk.Disk, error) {
-		return diskurl.OpenTicket(ctx, u, diskurl.Options{ReadOnly: !write, ForceShare: true, Cache: cfg.BackendFile.Cache,
+	return func(ctx context.Context, u *url.URL, a server.Access) (*disk.Disk, error) {
+		maps := []disk.MapName{disk.Depth}
+		if a.Dirty {
+			maps = append(maps, disk.DirtyPrefix)
+		}
+		return diskurl.OpenTicket(ctx, u, diskurl.Options{ReadOnly: !a.Write, ForceShare: true, Cache: cfg.BackendFile.Cache, Maps: maps,
 			Connections: cfg.Daemon.MaxConnections, Reconnect: backEndLimit, TLS: diskurl.TLS{CA: ca}})
 	}
 }

@@ -62,8 +62,8 @@ func (f *ticketFlags) newAdd() *cobra.Command {
 		Short: "Install a ticket and print its id",
 		Long: `Install a ticket for DISK and print its id, the only credential of the transfer.
 
-DISK is a path, or a URL as tickets have them: file:///path, nbd:unix:PATH[:exportname=NAME],
-nbd://HOST:PORT/NAME, https://HOST:54322/images/TICKET. --size is the size of a local file that
+DISK is a path, an NBD URI (nbd://HOST:PORT/NAME, nbd+unix:///NAME?socket=PATH), or a URL as
+tickets have them: nbd:unix:PATH[:exportname=NAME], https://HOST:54322/images/TICKET. --size is the size of a local file that
 exists, if it is not given.`,
 		Example: `  id=$(vmdisk ticket add /var/lib/images/disk.raw)
   vmdisk ticket add nbd:unix:/run/nbd.sock --size 10G --ops read --timeout 3600`,
@@ -140,7 +140,8 @@ func ticketURL(target string, size int64) (string, int64, error) {
 		return "", 0, usagef("--size is needed for %s", target)
 	}
 	if !local {
-		return target, size, nil
+		text, err := remoteTicketURL(target, &u)
+		return text, size, err
 	}
 	path, err := filepath.Abs(u.Path)
 	if err != nil {
@@ -157,6 +158,27 @@ func ticketURL(target string, size int64) (string, int64, error) {
 		}
 	}
 	return "file://" + path, size, nil
+}
+
+// remoteTicketURL turns an NBD URI into the form of tickets, where no name is escaped.
+func remoteTicketURL(target string, u *diskurl.URL) (string, error) {
+	export := ""
+	if u.Export != "" {
+		export = ":exportname=" + u.Export
+	}
+	switch u.Scheme {
+	case diskurl.SchemeNBD:
+		return "nbd:" + u.Host + export, nil
+	case diskurl.SchemeNBDUnix:
+		path, err := filepath.Abs(u.Path)
+		if err == nil && strings.Contains(path, ":") {
+			err = usagef("%s: a ticket cannot name a socket with a colon in its path", target)
+		}
+		return "nbd:unix:" + path + export, err
+	case diskurl.SchemeNBDS, diskurl.SchemeNBDSUnix:
+		return "", usagef("%s: the transfer service reaches NBD servers without TLS alone", target)
+	}
+	return target, nil // one that is a ticket's already, or that the daemon refuses
 }
 
 // newUUID is a random UUID (RFC 9562, version 4).

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/vmdisk/vmdisk/disk"
@@ -22,18 +23,64 @@ const maxIO = 8 << 20
 
 // Driver is an image; see the package comment.
 type Driver struct {
-	c        *client.Client
-	readOnly bool
+	c     *client.Client
+	o     Options
+	dirty bool        // the server shows dirty extents
+	whole atomic.Bool // the image is known to be as long as its ticket
 }
 
-// Open starts a session with the image. readOnly refuses changes even where the
-// ticket allows them.
-func Open(ctx context.Context, cfg client.Config, readOnly bool) (*disk.Disk, error) {
+// Options say what is wanted of an image.
+type Options struct {
+	// ReadOnly refuses changes even where the ticket allows them.
+	ReadOnly bool
+	// Dirty asks for the map DirtyMap, which is left out if the server has none.
+	Dirty bool
+}
+
+// DirtyMap is the map of what the image's ticket calls dirty. The API does not name
+// the bitmap behind it.
+const DirtyMap = disk.MapName(disk.DirtyPrefix + "transfer")
+
+// Open starts a session with the image.
+func Open(ctx context.Context, cfg client.Config, o Options) (*disk.Disk, error) {
 	c, err := client.Dial(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	return disk.New(&Driver{c: c, readOnly: readOnly}, c.Name()), nil
+	d := &Driver{c: c, o: o}
+	if o.Dirty {
+		if err := d.findDirty(ctx); err != nil {
+			c.Close()
+			return nil, fmt.Errorf("%s: ask for dirty extents: %w", c.Name(), err)
+		}
+	}
+	return disk.New(d, c.Name()), nil
+}
+
+// findDirty asks for the first dirty extent: no other answer of the API tells
+// whether there are any.
+func (d *Driver) findDirty(ctx context.Context) error {
+	if d.c.Size() == 0 || !d.c.Features().Extents {
+		return nil
+	}
+	err := d.c.Extents(ctx, "dirty", 0, 1, func(client.Extent) bool { return false })
+	var status *client.StatusError
+	if errors.As(err, &status) && (status.Status == 404 || status.Status == 400) {
+		return nil
+	}
+	d.dirty = err == nil
+	return explain(err)
+}
+
+// Available is how much of the image can be read: less than its size where the
+// ticket of a new file allows it to grow by writing.
+func (d *Driver) Available(ctx context.Context) (int64, error) {
+	if d.whole.Load() {
+		return d.c.Size(), nil
+	}
+	n, err := d.c.Available(ctx)
+	d.whole.Store(err == nil && n == d.c.Size())
+	return n, explain(err)
 }
 
 // bulk: a connection waits for the answer to a request before it sends the next one. In
@@ -45,7 +92,7 @@ const bulk = 4 << 20
 func (d *Driver) Info() disk.Info {
 	f := d.c.Features()
 	in := disk.Info{Size: d.c.Size(), MaxIO: maxIO, Preferred: 4096, Bulk: bulk, Volatile: f.Flush, MultiConn: true,
-		ReadOnly: d.readOnly || !f.Write, ID: "imageio:" + d.c.Name()}
+		ReadOnly: d.o.ReadOnly || !f.Write, ID: "imageio:" + d.c.Name()}
 	if f.ImageID != "" {
 		in.ID = "imageio:" + f.ImageID
 	}
@@ -57,6 +104,9 @@ func (d *Driver) Info() disk.Info {
 	}
 	if f.Extents {
 		in.Maps = []disk.MapName{disk.Allocation}
+	}
+	if d.dirty {
+		in.Maps = append(in.Maps, DirtyMap)
 	}
 	return in
 }
@@ -94,19 +144,18 @@ func (d *Driver) Trim(ctx context.Context, off, n int64, _ disk.Flags) error {
 // Flush is a PATCH.
 func (d *Driver) Flush(ctx context.Context) error { return explain(d.c.Flush(ctx)) }
 
-// Extents is the zero context of the extents resource.
-func (d *Driver) Extents(ctx context.Context, _ disk.MapName, off, n int64, dst []disk.Extent) ([]disk.Extent, error) {
+// Extents is the extents resource: its dirty context for DirtyMap, else the zero one.
+func (d *Driver) Extents(ctx context.Context, m disk.MapName, off, n int64, dst []disk.Extent) ([]disk.Extent, error) {
+	kind := "zero"
+	if m == DirtyMap {
+		kind = "dirty"
+	}
 	start := off
-	err := d.c.Extents(ctx, "zero", off, n, func(e client.Extent) bool {
-		var flags disk.ExtentFlags
-		if e.Zero {
-			flags |= disk.ExtentZero | disk.ExtentHole
-		}
-		if e.Hole {
-			flags |= disk.ExtentHole | disk.ExtentBacking
-		}
+	err := d.c.Extents(ctx, kind, off, n, func(e client.Extent) bool {
 		if length := e.Start + e.Length - start; length > 0 {
-			dst = append(dst, disk.Extent{Len: length, Flags: flags})
+			to := mapped(e, m)
+			to.Len = length
+			dst = append(dst, to)
 			start += length
 		}
 		return len(dst) < cap(dst)
@@ -118,6 +167,20 @@ func (d *Driver) Extents(ctx context.Context, _ disk.MapName, off, n int64, dst 
 		return dst, fmt.Errorf("the server's extents end at %d, before the end of the image: %w", off, disk.ErrCorrupt)
 	}
 	return dst, nil
+}
+
+func mapped(e client.Extent, m disk.MapName) (to disk.Extent) {
+	switch {
+	case m == DirtyMap && e.Dirty:
+		to.Value = 1
+	case m == DirtyMap:
+	case e.Hole:
+		to.Flags = disk.ExtentHole | disk.ExtentBacking
+	}
+	if m != DirtyMap && e.Zero {
+		to.Flags |= disk.ExtentZero | disk.ExtentHole
+	}
+	return to
 }
 
 // Inspect tells what the server offers.

@@ -36,8 +36,8 @@ func serve(tb testing.TB, size int64, change func(*server.Config), ticket string
 	cfg.Local.Socket = filepath.Join(dir, "sock")
 	cfg.Log = server.LogConfig{Level: "WARNING", File: filepath.Join(dir, "log")}
 	change(cfg)
-	s, err := server.New(cfg, func(ctx context.Context, u *url.URL, write bool) (*disk.Disk, error) {
-		return file.OpenDisk(ctx, u.Path, file.Options{ReadOnly: !write})
+	s, err := server.New(cfg, func(ctx context.Context, u *url.URL, a server.Access) (*disk.Disk, error) {
+		return file.OpenDisk(ctx, u.Path, file.Options{ReadOnly: !a.Write})
 	})
 	if err != nil {
 		tb.Fatal(err)
@@ -76,7 +76,7 @@ func TestConformance(t *testing.T) {
 					more = `,"sparse":true`
 				}
 				cfg.URL = serve(tb, 2<<20, c.change, more)
-				d, err := Open(tb.Context(), cfg, false)
+				d, err := Open(tb.Context(), cfg, Options{})
 				if err != nil {
 					tb.Fatal(err)
 				}
@@ -113,7 +113,7 @@ func TestOpenErrors(t *testing.T) {
 		"http://127.0.0.1:1/images/x":                    "connection refused",
 		"http://127.0.0.1:1/other":                       "has the form",
 	} {
-		_, err := Open(t.Context(), client.Config{URL: target}, false)
+		_, err := Open(t.Context(), client.Config{URL: target}, Options{})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", target, err, want)
 		}

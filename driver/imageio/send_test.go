@@ -55,7 +55,7 @@ func TestWriteFromFile(t *testing.T) {
 			if config.Enable {
 				cfg.URL, cfg.TLS = strings.Replace(image, "http://", "https://", 1), &tls.Config{RootCAs: trusted}
 			}
-			d, err := Open(t.Context(), cfg, false)
+			d, err := Open(t.Context(), cfg, Options{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -18,8 +18,9 @@ type Config struct {
 	// Name names the disk in errors; empty is "nbd:ADDR/EXPORT".
 	Name string
 	// Maps are the maps wanted besides disk.Allocation: disk.Depth, or
-	// disk.DirtyPrefix and the name of a bitmap. Those that the server lacks are
-	// left out. Each makes every map query slower.
+	// disk.DirtyPrefix and the name of a bitmap; the prefix alone is the server's
+	// only bitmap. Those that the server lacks are left out, and so is the only
+	// bitmap where there are several. Each makes every map query slower.
 	Maps []disk.MapName
 	// ReadOnly refuses changes whatever the server allows.
 	ReadOnly  bool

@@ -177,6 +177,9 @@ func (c *Client) start(ctx context.Context) error {
 		c.slots <- nil
 	}
 	err := c.findSize(ctx)
+	if err == nil && !c.features.Write {
+		c.size, err = c.Available(ctx)
+	}
 	c.started = true
 	return err
 }
@@ -258,6 +261,27 @@ func (c *Client) findSize(ctx context.Context) error {
 		return err
 	})
 	return err
+}
+
+// Available asks how much of the image can be read: a ticket may be for more than its
+// image has, which a file that is to grow by writing has not yet.
+func (c *Client) Available(ctx context.Context) (n int64, err error) {
+	if c.size < 2 {
+		return c.size, nil // findSize has read it
+	}
+	n = c.size
+	last := fmt.Sprintf("range: bytes=%d-%d", n-1, n-1)
+	err = c.do(ctx, &call{method: "GET", headers: []string{last}}, func(a *answer) error {
+		text, ok := strings.CutPrefix(a.header["content-range"], "bytes */")
+		if have, err := strconv.ParseInt(text, 10, 64); a.status == 416 && ok && err == nil && have >= 0 {
+			n = min(n, have)
+		} else if a.status != 206 {
+			return unexpected(a)
+		}
+		_, err := io.Copy(io.Discard, a.body)
+		return err
+	})
+	return n, err
 }
 
 // Features tells what the ticket allows.

@@ -396,6 +396,9 @@ type StatusError struct {
 	Message string // the server's, one line
 }
 
+// HTTPStatus is the server's answer, for a daemon that passes it on to its own client.
+func (e *StatusError) HTTPStatus() (status int, message string) { return e.Status, e.Message }
+
 func (e *StatusError) Error() string {
 	if e.Message == "" {
 		return fmt.Sprintf("the server answered %d, which is not what was asked for", e.Status)

@@ -42,14 +42,15 @@ type mapCursor struct {
 	left  int64 // of batch[next]
 }
 
-// run returns the extent at off, which is where the last one ended, cut to n.
-func (k *mapCursor) run(ctx context.Context, off, n int64) (disk.Extent, error) {
+// run returns the extent at off, which is where the last one ended, cut to n. It asks
+// for all up to end: a map with few extents beside one with many is asked seldom.
+func (k *mapCursor) run(ctx context.Context, off, n, end int64) (disk.Extent, error) {
 	if k.left == 0 {
 		if k.next++; k.next >= len(k.batch) {
 			if k.batch == nil {
 				k.batch = make([]disk.Extent, 0, disk.ExtentBatch)
 			}
-			batch, err := k.d.Extents(ctx, k.m, off, n, k.batch[:0])
+			batch, err := k.d.Extents(ctx, k.m, off, end-off, k.batch[:0])
 			if err != nil {
 				return disk.Extent{}, err
 			}
@@ -85,7 +86,7 @@ func newExtentWalk(d *disk.Disk, dirtyMap disk.MapName) *extentWalk {
 func (w *extentWalk) each(ctx context.Context, off, end int64, f func(extent) error) error {
 	var have extent
 	for off < end {
-		e, err := w.at(ctx, off, end-off)
+		e, err := w.at(ctx, off, end)
 		if err != nil {
 			return err
 		}
@@ -107,14 +108,14 @@ func (w *extentWalk) each(ctx context.Context, off, end int64, f func(extent) er
 	return nil
 }
 
-func (w *extentWalk) at(ctx context.Context, off, n int64) (extent, error) {
-	z, err := w.zero.run(ctx, off, n)
+func (w *extentWalk) at(ctx context.Context, off, end int64) (extent, error) {
+	z, err := w.zero.run(ctx, off, end-off, end)
 	if err != nil {
 		return extent{}, err
 	}
 	e := extent{start: off, length: z.Len, zero: z.Flags&disk.ExtentZero != 0, hole: z.Flags&disk.ExtentBacking != 0}
 	if w.other.d != nil {
-		o, err := w.other.run(ctx, off, z.Len)
+		o, err := w.other.run(ctx, off, z.Len, end)
 		if err != nil {
 			return extent{}, err
 		}
@@ -130,14 +131,19 @@ func (w *extentWalk) at(ctx context.Context, off, n int64) (extent, error) {
 	return e, nil
 }
 
-// dirtyMap finds the bitmap that the dirty context shows: the first the disk has.
-func dirtyMap(d *disk.Disk) disk.MapName {
+// dirtyMap finds the bitmap that the dirty context shows: the disk's only one. Of
+// several, nobody said which is meant, and the wrong one would miss changes.
+func dirtyMap(d *disk.Disk) (found disk.MapName) {
 	for _, m := range d.Info().Maps {
-		if strings.HasPrefix(string(m), disk.DirtyPrefix) {
-			return m
+		if !strings.HasPrefix(string(m), disk.DirtyPrefix) {
+			continue
 		}
+		if found != "" {
+			return ""
+		}
+		found = m
 	}
-	return ""
+	return found
 }
 
 // inlineExtents is how much JSON is gathered to be answered with a
@@ -166,7 +172,11 @@ func getExtents(c *conn, req *request, w *response, id string) error {
 			return failf(404, "Operation not supported: the image has no dirty extents")
 		}
 	}
-	off, end, err := c.svc.extentPage(req, d.Size())
+	size, err := t.readable(c.ctx, d)
+	if err != nil {
+		return err
+	}
+	off, end, err := c.svc.extentPage(req, size)
 	if err != nil {
 		return err
 	}

@@ -84,8 +84,8 @@ func (f *faulty) Extents(ctx context.Context, m disk.MapName, off, n int64, dst 
 func faultyDaemon(t *testing.T, change func(*Config)) (*daemon, *faulty) {
 	t.Helper()
 	bad := &faulty{}
-	d := startDaemonOver(t, change, func(ctx context.Context, u *url.URL, write bool) (*disk.Disk, error) {
-		below, err := file.OpenDisk(ctx, u.Path, file.Options{ReadOnly: !write, ForceShare: true})
+	d := startDaemonOver(t, change, func(ctx context.Context, u *url.URL, a Access) (*disk.Disk, error) {
+		below, err := file.OpenDisk(ctx, u.Path, file.Options{ReadOnly: !a.Write, ForceShare: true})
 		if err != nil || filepath.Base(u.Path) != "bad" {
 			return below, err
 		}
@@ -311,7 +311,9 @@ func (stripes) Extents(_ context.Context, _ disk.MapName, off, _ int64, dst []di
 
 // A million extents take a fraction of 64 MiB, whoever asks.
 func TestMillionExtents(t *testing.T) {
-	d := startDaemonOver(t, nil, func(context.Context, *url.URL, bool) (*disk.Disk, error) { return disk.New(stripes{}, "stripes"), nil })
+	d := startDaemonOver(t, nil, func(context.Context, *url.URL, Access) (*disk.Disk, error) {
+		return disk.New(stripes{}, "stripes"), nil
+	})
 	id := d.ticket("/stripes", stripesSize, map[string]any{"ops": []string{"read"}})
 	for version, n := range map[string]int{"HTTP/1.1": 1e6, "HTTP/1.0": 1e5} {
 		c, err := net.Dial("unix", d.cfg.Local.Socket)

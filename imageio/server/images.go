@@ -206,7 +206,11 @@ func getImage(c *conn, req *request, w *response, id string) error {
 	if err != nil {
 		return err
 	}
-	off, n, err := resolveRange(r, ranged, t, d.Size())
+	size, err := t.readable(c.ctx, d)
+	if err != nil {
+		return err
+	}
+	off, n, err := resolveRange(r, ranged, t, size)
 	if err != nil {
 		return err
 	}

@@ -64,7 +64,8 @@ func (n *nbdService) url(host, id string) string {
 	export := "/" + url.PathEscape(id)
 	addr, tcp := n.listener.Addr().(*net.TCPAddr)
 	if !tcp {
-		return "nbd+unix://" + export + "?socket=" + url.QueryEscape(n.listener.Addr().String())
+		// A plus is a plus in an NBD URI, so a blank is not written as one.
+		return "nbd+unix://" + export + "?socket=" + strings.ReplaceAll(url.QueryEscape(n.listener.Addr().String()), "+", "%20")
 	}
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name

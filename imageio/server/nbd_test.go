@@ -259,9 +259,9 @@ func TestNBDBackEndGone(t *testing.T) {
 			}
 		}
 	}
-	d := startDaemonOver(t, nil, func(ctx context.Context, u *url.URL, write bool) (*disk.Disk, error) {
+	d := startDaemonOver(t, nil, func(ctx context.Context, u *url.URL, a Access) (*disk.Disk, error) {
 		if u.Scheme == "file" {
-			return openFile(ctx, u, write)
+			return openFile(ctx, u, a)
 		}
 		return nbd.Open(ctx, nbd.Config{Reconnect: nbd.Reconnect{Disabled: true}, Client: client.Config{Network: "unix", Addr: socket}})
 	})

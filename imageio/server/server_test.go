@@ -70,8 +70,8 @@ func startDaemonOver(t *testing.T, change func(*Config), open Opener) *daemon {
 	return d
 }
 
-func openFile(ctx context.Context, u *url.URL, write bool) (*disk.Disk, error) {
-	return file.OpenDisk(ctx, u.Path, file.Options{ReadOnly: !write, ForceShare: true})
+func openFile(ctx context.Context, u *url.URL, a Access) (*disk.Disk, error) {
+	return file.OpenDisk(ctx, u.Path, file.Options{ReadOnly: !a.Write, ForceShare: true})
 }
 
 func unixClient(socket string) *http.Client {

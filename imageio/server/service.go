@@ -90,6 +90,7 @@ func (s *service) explain(err error) *httpError {
 	var auth *authError
 	var partial *partialError
 	var invalid *invalidTicket
+	var remote remoteError
 	switch {
 	case errors.As(err, &e):
 	case errors.As(err, &auth):
@@ -98,6 +99,10 @@ func (s *service) explain(err error) *httpError {
 		e = fatalf(400, "%v", partial)
 	case errors.As(err, &invalid):
 		e = failf(400, "%v", invalid)
+	case errors.Is(err, disk.ErrRange):
+		e = failf(416, "Requested range out of the image")
+	case errors.As(err, &remote) && clientFault(remote):
+		e = passOn(remote)
 	case errors.Is(err, syscall.ENOSPC) && s.cfg.Daemon.Extensions:
 		e = failf(507, "No space left on the storage")
 	default:

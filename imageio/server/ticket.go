@@ -18,9 +18,10 @@ import (
 	"github.com/vmdisk/vmdisk/disk"
 )
 
-// Opener opens the disk behind a ticket's url. write is false for tickets that
-// may only read; the disk must then be opened read-only.
-type Opener func(ctx context.Context, u *url.URL, write bool) (*disk.Disk, error)
+// Opener opens the disk behind a ticket's url. The path of a file's and the Opaque
+// part of an nbd URL are as they stand in the ticket: nothing in them is escaped. It
+// should return soon after ctx ended.
+type Opener func(ctx context.Context, u *url.URL, a Access) (*disk.Disk, error)
 
 // Ticket is the permission to transfer one image, and the account of what was
 // transferred. Its id is the only credential, so no log line shows it whole.
@@ -42,8 +43,8 @@ type Ticket struct {
 	idle        chan struct{} // closed once the ticket is canceled and nothing runs
 	connections map[uint64]struct{}
 
-	openMu sync.Mutex // held while opening or closing the disk
-	disk   *sharedDisk
+	opening gate // held while opening or closing the disk
+	disk    *sharedDisk
 }
 
 // ticketSpec is the JSON form of a ticket as it is installed.
@@ -186,19 +187,14 @@ func (f *fields) ops() (ops []string) {
 	return ops
 }
 
-var urlSchemes = []string{"file", "nbd", "http", "https"}
-
 func newTicket(spec ticketSpec, disks *disks, clock func() time.Duration) (*Ticket, error) {
-	u, err := url.Parse(spec.URL)
-	if err == nil && !slices.Contains(urlSchemes, u.Scheme) {
-		err = fmt.Errorf("Unsupported url scheme: %s", u.Scheme) //nolint:staticcheck // the original's text, which clients see
-	}
+	u, err := parseTicketURL(spec.URL)
 	if err != nil {
 		return nil, &invalidTicket{fmt.Sprintf("Invalid ticket: Invalid value for 'url': %q: %v", spec.URL, err)}
 	}
 	now := clock()
 	gone, leave := context.WithCancel(context.Background())
-	return &Ticket{spec: spec, url: u, clock: clock, disks: disks, gone: gone, leave: leave,
+	return &Ticket{spec: spec, url: u, clock: clock, disks: disks, gone: gone, leave: leave, opening: make(gate, 1),
 		expires: now + seconds(spec.Timeout), accessed: now,
 		ongoing: map[*operation]struct{}{}, idle: make(chan struct{}), connections: map[uint64]struct{}{}}, nil
 }
@@ -233,8 +229,9 @@ func (t *Ticket) errCanceled() error {
 }
 
 // attach counts connection id as a user of the ticket and returns its disk,
-// which the first user opens. The disk stays open until the last detach.
-func (t *Ticket) attach(ctx context.Context, id uint64) (*disk.Disk, error) {
+// which the first user opens. The disk stays open until the last detach. Opening
+// is an operation of the ticket: canceling the ticket ends it and waits for its end.
+func (t *Ticket) attach(ctx context.Context, id uint64) (d *disk.Disk, err error) {
 	t.mu.Lock()
 	if t.canceled {
 		t.mu.Unlock()
@@ -242,22 +239,34 @@ func (t *Ticket) attach(ctx context.Context, id uint64) (*disk.Disk, error) {
 	}
 	t.connections[id] = struct{}{}
 	t.mu.Unlock()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	op := &operation{cancel: cancel}
+	if err = t.begin(op); err == nil {
+		d, err = t.open(ctx)
+		if canceled := t.remove(op); canceled != nil {
+			err = canceled
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, t.detach(id))
+	}
+	return d, nil
+}
 
-	t.openMu.Lock()
-	defer t.openMu.Unlock()
+func (t *Ticket) open(ctx context.Context) (*disk.Disk, error) {
+	if err := t.opening.lock(ctx); err != nil {
+		return nil, fmt.Errorf("wait for the image of transfer %s to open: %w", t.spec.TransferID, err)
+	}
+	defer t.opening.unlock()
 	if t.disk != nil {
 		return t.disk.d, nil
 	}
-	d, err := t.disks.acquire(ctx, t.url, t.may("write"))
+	d, err := t.disks.acquire(ctx, t.url, t.spec.access(t.url))
 	if err != nil {
-		t.forget(id)
 		return nil, fmt.Errorf("open the image of transfer %s: %w", t.spec.TransferID, err)
 	}
 	t.disk = d
-	if t.gone.Err() != nil { // canceled meanwhile: whoever canceled saw no disk to close
-		t.disk = nil
-		return nil, errors.Join(t.errCanceled(), t.disks.release(d))
-	}
 	return d.d, nil
 }
 
@@ -281,8 +290,8 @@ func (t *Ticket) detach(id uint64) error {
 
 // closeUnused closes the disk if no connection has come meanwhile.
 func (t *Ticket) closeUnused() error {
-	t.openMu.Lock()
-	defer t.openMu.Unlock()
+	_ = t.opening.lock(context.Background()) // never fails
+	defer t.opening.unlock()
 	t.mu.Lock()
 	unused := len(t.connections) == 0
 	t.mu.Unlock()
@@ -321,21 +330,32 @@ func (t *Ticket) begin(op *operation) error {
 	return nil
 }
 
+// end is remove for what the client asked for: it counts as activity.
 func (t *Ticket) end(op *operation) error {
+	if err := t.remove(op); err != nil {
+		return err
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.ongoing, op)
-	if t.canceled {
-		if len(t.ongoing) == 0 {
-			close(t.idle)
-		}
-		return t.errCanceled()
-	}
 	if len(t.spec.Ops) == 1 {
 		t.completed.add(op.off, op.off+op.done.Load())
 	}
 	t.touchLocked()
 	return nil
+}
+
+// remove fails with an authError when the ticket was canceled meanwhile.
+func (t *Ticket) remove(op *operation) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.ongoing, op)
+	if !t.canceled {
+		return nil
+	}
+	if len(t.ongoing) == 0 {
+		close(t.idle)
+	}
+	return t.errCanceled()
 }
 
 // touch counts as activity of the client: the ticket lives on for its timeout.

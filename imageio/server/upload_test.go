@@ -65,7 +65,7 @@ func TestUploadThroughPipe(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			l := &lender{short: c.short}
-			d := startDaemonOver(t, nil, func(ctx context.Context, u *url.URL, _ bool) (d *disk.Disk, err error) {
+			d := startDaemonOver(t, nil, func(ctx context.Context, u *url.URL, _ Access) (d *disk.Disk, err error) {
 				l.Disk, err = file.OpenDisk(ctx, u.Path, file.Options{ForceShare: true})
 				return disk.New(l, "lender"), err
 			})

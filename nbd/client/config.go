@@ -38,7 +38,9 @@ type Config struct {
 	// Headers bounds the header format that is asked for.
 	Headers Headers
 	// Contexts are the meta contexts to negotiate; those that the server does not
-	// have are left out. nil means base:allocation.
+	// have are left out. nil means base:allocation. A name that ends in a colon,
+	// such as qemu:dirty-bitmap:, is the only one that the server lists below it;
+	// where it lists several nobody said which, so it is left out.
 	Contexts []string
 	// HandshakeTimeout bounds connecting and negotiating, for each connection. 0
 	// means DefaultHandshakeTimeout.

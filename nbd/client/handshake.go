@@ -9,6 +9,8 @@ import (
 	"io"
 	"math"
 	"net"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/vmdisk/vmdisk/nbd"
@@ -43,7 +45,7 @@ func (e *Export) Has(f nbd.TransmissionFlags) bool { return e.Flags&f == f }
 // Same reports whether two descriptions are of an export that nothing distinguishes.
 func (e *Export) Same(o *Export) bool {
 	return e.Size == o.Size && e.Flags == o.Flags && e.Mode == o.Mode &&
-		e.Min == o.Min && e.Preferred == o.Preferred && e.Max == o.Max && len(e.Contexts) == len(o.Contexts)
+		e.Min == o.Min && e.Preferred == o.Preferred && e.Max == o.Max && slices.Equal(e.Contexts, o.Contexts)
 }
 
 // handshake is the state of a negotiation on one connection. It reads exactly
@@ -179,9 +181,31 @@ func (h *handshake) contexts() error {
 	if h.export.Mode == nbd.Simple || len(h.cfg.Contexts) == 0 {
 		return nil
 	}
+	want, err := h.wanted()
+	if err != nil {
+		return err
+	}
 	h.export.Contexts, h.ids = nil, nil
-	_, err := h.try(nbd.OptSetMetaContext, nbd.AppendMetaQuery(nil, h.cfg.Export, h.cfg.Contexts), h.addContext)
+	_, err = h.try(nbd.OptSetMetaContext, nbd.AppendMetaQuery(nil, h.cfg.Export, want), h.addContext)
 	return err
+}
+
+// wanted is Config.Contexts with the server's names for those that end in a colon.
+func (h *handshake) wanted() (list []string, err error) {
+	for _, name := range h.cfg.Contexts {
+		if !strings.HasSuffix(name, ":") {
+			list = append(list, name)
+			continue
+		}
+		h.export.Contexts, h.ids = nil, nil
+		if _, err := h.try(nbd.OptListMetaContext, nbd.AppendMetaQuery(nil, h.cfg.Export, []string{name}), h.addContext); err != nil {
+			return nil, err
+		}
+		if found := h.export.Contexts; len(found) == 1 && strings.HasPrefix(found[0], name) {
+			list = append(list, found[0])
+		}
+	}
+	return list, nil
 }
 
 func (h *handshake) addContext(t nbd.OptionReplyType, b []byte) error {
