@@ -37,6 +37,7 @@ var components = map[string]int{
 	"vhost/frontend": -10,
 	"imageio/client": -10,
 	"imageio/batch":  -20,
+	"imageio/pyjson": -20,
 	"nbd":            -20,
 	"vhost":          -20,
 	"uring":          -20,
@@ -46,7 +47,7 @@ var components = map[string]int{
 }
 
 // leaves do not know the disk contract.
-var leaves = []string{"nbd", "nbd/client", "vhost", "vhost/frontend", "imageio/client", "imageio/batch", "uring", "report", "suggest", "child"}
+var leaves = []string{"nbd", "nbd/client", "vhost", "vhost/frontend", "imageio/client", "imageio/batch", "imageio/pyjson", "uring", "report", "suggest", "child"}
 
 // singletons are the components whose every folder is one of its own: a driver
 // does not know another driver, nor a filter another filter.

@@ -2,6 +2,7 @@ package diskcopy
 
 import (
 	"context"
+	"crypto/md5"  //nolint:gosec // as sha1
 	"crypto/sha1" //nolint:gosec // the API offers it; what is compared is a copy, not a signature
 	"crypto/sha256"
 	"crypto/sha3"
@@ -15,8 +16,10 @@ import (
 
 	"golang.org/x/crypto/blake2b"
 	"golang.org/x/crypto/blake2s"
+	"golang.org/x/crypto/ripemd160" //nolint:staticcheck,gosec // as sha1
 
 	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/diskcopy/sm3"
 )
 
 // ChecksumOptions configures Checksum; the zero value is the default.
@@ -40,24 +43,42 @@ type Digest struct {
 	Checksum  string `json:"checksum"` // hexadecimal
 }
 
-// algorithms by the names that Python's hashlib gave them in the image transfer
-// API; BLAKE2 has 32 bytes there. The default is the first.
+// algorithms by the names that Python's hashlib gives them in the image transfer API,
+// in that API's order; BLAKE2 has 32 bytes there. The default is the first.
 var algorithms = []struct {
 	name string
 	make func() hash.Hash
 }{
 	{"blake2b", func() hash.Hash { h, _ := blake2b.New256(nil); return h }}, // fails for long keys only
 	{"blake2s", func() hash.Hash { h, _ := blake2s.New256(nil); return h }},
+	{"md5", md5.New},
+	{"md5-sha1", func() hash.Hash { return both{md5.New(), sha1.New()} }},
+	{"ripemd160", ripemd160.New},
 	{"sha1", sha1.New},
 	{"sha224", sha256.New224},
 	{"sha256", sha256.New},
 	{"sha384", sha512.New384},
-	{"sha512", sha512.New},
 	{"sha3_224", func() hash.Hash { return sha3.New224() }},
 	{"sha3_256", func() hash.Hash { return sha3.New256() }},
 	{"sha3_384", func() hash.Hash { return sha3.New384() }},
 	{"sha3_512", func() hash.Hash { return sha3.New512() }},
+	{"sha512", sha512.New},
+	{"sha512_224", sha512.New512_224},
+	{"sha512_256", sha512.New512_256},
+	{"sm3", sm3.New},
 }
+
+// both is two hashes of the same data, one after the other.
+type both [2]hash.Hash
+
+func (b both) Write(p []byte) (int, error) {
+	_, _ = b[0].Write(p) // a hash's Write never fails
+	return b[1].Write(p)
+}
+func (b both) Sum(p []byte) []byte { return b[1].Sum(b[0].Sum(p)) }
+func (b both) Reset()              { b[0].Reset(); b[1].Reset() }
+func (b both) Size() int           { return b[0].Size() + b[1].Size() }
+func (b both) BlockSize() int      { return b[0].BlockSize() }
 
 // Algorithms lists what Checksum can use, the default first.
 func Algorithms() []string {

@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/vmdisk/vmdisk/diskcopy"
+	"github.com/vmdisk/vmdisk/imageio/pyjson"
 )
 
 // Bounds of block_size, in bytes, which keep a client from taking memory.
@@ -15,7 +16,7 @@ const (
 )
 
 func getAlgorithms(_ *conn, _ *request, w *response, _ string) error {
-	return w.sendJSON(map[string]any{"algorithms": diskcopy.Algorithms()})
+	return w.sendJSON(pyjson.Object{}.With("algorithms", diskcopy.Algorithms()))
 }
 
 func getChecksum(c *conn, req *request, w *response, id string) error {
@@ -52,5 +53,5 @@ func getChecksum(c *conn, req *request, w *response, id string) error {
 	if err != nil {
 		return err
 	}
-	return w.sendJSON(sum)
+	return w.sendJSON(pyjson.Object{}.With("algorithm", sum.Algorithm, "block_size", sum.BlockSize, "checksum", sum.Checksum))
 }

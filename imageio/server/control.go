@@ -1,11 +1,11 @@
 package server
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"io"
 	"time"
+
+	"github.com/vmdisk/vmdisk/imageio/pyjson"
 )
 
 func (s *service) controlRoutes() []route {
@@ -33,23 +33,10 @@ func (q *request) readAll() ([]byte, error) {
 	return text, nil
 }
 
-// decodeJSON decodes exactly one value, keeping numbers as they stand.
-func decodeJSON(text []byte, v any) error {
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.UseNumber()
-	if err := dec.Decode(v); err != nil {
-		return err
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return errors.New("more than one value")
-	}
-	return nil
-}
-
 func getTicket(c *conn, _ *request, w *response, id string) error {
 	t := c.svc.tickets.get(id)
 	if t == nil {
-		return failf(404, "No such ticket '%s'", id)
+		return failf(404, "No such ticket %s", pyjson.Repr(id))
 	}
 	return w.sendJSON(t.info())
 }
@@ -72,16 +59,15 @@ func putTicket(c *conn, req *request, _ *response, _ string) error {
 }
 
 func patchTicket(c *conn, req *request, _ *response, id string) error {
-	var patch struct {
-		Timeout any `json:"timeout"`
-	}
-	if err := req.readJSON(&patch); err != nil {
+	text, err := req.readAll()
+	if err != nil {
 		return err
 	}
-	if patch.Timeout == nil {
-		return failf(400, "Missing required value for 'timeout'")
+	m, err := parseMessage(text)
+	if err != nil {
+		return failf(400, "Invalid patch: %v", err)
 	}
-	timeout, err := natural(patch.Timeout)
+	timeout, err := m.natural("timeout", -1)
 	if err != nil {
 		return err
 	}

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/imageio/pyjson"
 )
 
 // Features that OPTIONS announces. The last ones are the extensions'.
@@ -70,9 +72,9 @@ func (s *service) imageMethods() map[string]handler {
 
 func optionsImage(c *conn, req *request, w *response, id string) error {
 	s := c.svc
-	answer := map[string]any{}
+	var answer pyjson.Object
 	if s.cfg.Local.Enable {
-		answer["unix_socket"] = s.cfg.Local.Socket
+		answer = answer.With("unix_socket", s.cfg.Local.Socket)
 	}
 	allow, features := "OPTIONS,GET,PUT,PATCH", writeFeatures
 	if id == "*" {
@@ -88,12 +90,12 @@ func optionsImage(c *conn, req *request, w *response, id string) error {
 			allow, features = "OPTIONS,GET", readFeatures
 		}
 		if s.nbd != nil {
-			answer["nbd_url"] = s.nbd.url(req.header["host"], id)
+			answer = answer.With("nbd_url", s.nbd.url(req.header["host"], id))
 		}
-		answer["max_readers"] = s.cfg.Daemon.MaxConnections
-		answer["max_writers"] = maxWriters(s.cfg, t, d)
+		answer = answer.With("max_readers", s.cfg.Daemon.MaxConnections)
+		answer = answer.With("max_writers", maxWriters(s.cfg, t, d))
 		if id := imageID(d); s.cfg.Daemon.Extensions && id != "" {
-			answer["image_id"] = id
+			answer = answer.With("image_id", id)
 		}
 		if s.cfg.Daemon.Extensions && t.mayDiscard(d) {
 			features = append(features[:len(features):len(features)], discardFeature)
@@ -102,7 +104,7 @@ func optionsImage(c *conn, req *request, w *response, id string) error {
 	if s.cfg.Daemon.Extensions {
 		features = append(features[:len(features):len(features)], extensionFeatures...)
 	}
-	answer["features"] = features
+	answer = answer.With("features", features)
 	w.set("allow", allow)
 	return w.sendJSON(answer)
 }
@@ -327,10 +329,8 @@ func enum(from map[string]string, name, fallback string, values ...string) (stri
 	if !ok {
 		return fallback, nil
 	}
-	for _, v := range values {
-		if v == got {
-			return v, nil
-		}
+	if slices.Contains(values, got) {
+		return got, nil
 	}
-	return "", failf(400, "Unsupported value '%.40s' for '%s', expecting one of %v", got, name, values)
+	return "", unsupported(got, name, values)
 }

@@ -74,7 +74,7 @@ func TestNBD(t *testing.T) {
 	path := d.image("disk", content)
 	id := d.ticket(path, 1<<20, nil)
 	_, options := d.do(http.DefaultClient, "OPTIONS", d.remote+"/images/"+id, nil)
-	if !strings.Contains(options, `"nbd_url":"nbd+unix:///`+id+`?socket=`+url.QueryEscape(strings.TrimPrefix(d.cfg.NBD.Address, "unix:"))+`"`) {
+	if !strings.Contains(options, `"nbd_url": "nbd+unix:///`+id+`?socket=`+url.QueryEscape(strings.TrimPrefix(d.cfg.NBD.Address, "unix:"))+`"`) {
 		t.Errorf("OPTIONS names no NBD URL: %s", options)
 	}
 	n := d.mustNBD(id)
@@ -203,7 +203,7 @@ func TestNBDTLS(t *testing.T) {
 	defer web.CloseIdleConnections()
 	_, options := d.do(web, "OPTIONS", strings.Replace(d.remote, "http:", "https:", 1)+"/images/"+id, nil)
 	addr := d.nbd.listener.Addr().String()
-	if !strings.Contains(options, `"nbd_url":"nbds://`+addr+`/`+id+`"`) {
+	if !strings.Contains(options, `"nbd_url": "nbds://`+addr+`/`+id+`"`) {
 		t.Errorf("OPTIONS: %s", options)
 	}
 	cfg := client.Config{Network: "tcp", Addr: addr, Export: id}

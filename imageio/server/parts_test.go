@@ -7,11 +7,14 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vmdisk/vmdisk/imageio/pyjson"
 )
 
 func TestRangeSetModel(t *testing.T) {
@@ -63,22 +66,36 @@ func TestParseTicket(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		`{}`:   "Required ticket parameter is missing: uuid",
-		`[1]`:  "json",
+		`[1]`:  "Invalid ticket: [1], expecting a dict",
 		`nope`: "json",
-		`{"uuid":1,"size":1,"ops":[],"timeout":1,"url":"file:///x"}`:              "Invalid value for 'uuid'",
-		`{"uuid":"u","size":"1","ops":[],"timeout":1,"url":"file:///x"}`:          "Invalid value for 'size'",
-		`{"uuid":"u","size":-1,"ops":[],"timeout":1,"url":"file:///x"}`:           "Invalid value for 'size'",
-		`{"uuid":"u","size":1,"ops":["eat"],"timeout":1,"url":"file:///x"}`:       "Invalid value for 'ops'",
-		`{"uuid":"u","size":1,"ops":"read","timeout":1,"url":"file:///x"}`:        "Invalid value for 'ops'",
-		`{"uuid":"u","size":1,"ops":[],"timeout":1.5,"url":"file:///x"}`:          "Invalid value for 'timeout'",
-		`{"uuid":"u","size":1,"ops":[],"timeout":1,"url":"ftp://x/y"}`:            "Unsupported url scheme: ftp",
-		`{"uuid":"u","size":1,"ops":[],"timeout":1,"url":"file:///x","sparse":1}`: "Invalid value for 'sparse'",
+		`{"UUID":"u","size":1,"ops":[],"timeout":1,"url":"file:///x"}`:    "Required ticket parameter is missing: uuid",
+		`{"uuid":null,"size":1,"ops":[],"timeout":1,"url":"file:///x"}`:   "Invalid value for 'uuid': None: expecting a <class 'str'> value",
+		`{"uuid":"u","size":null,"ops":[],"timeout":1,"url":"file:///x"}`: "Invalid value for 'size': None: expecting a <class 'int'> value",
+		`{"uuid":"u","size":1,"ops":null,"timeout":1,"url":"file:///x"}`:  "Invalid value for 'ops': None: expecting a <class 'list'> value",
+		`{"uuid":"u","size":1,"ops":[],"timeout":null,"url":"file:///x"}`: "Invalid value for 'timeout': None",
+		`{"uuid":"u","size":1,"ops":[],"timeout":1,"url":null}`:           "Invalid value for 'url': None",
+		"{\"uuid\":\"\xff\"}": "'utf-8' codec can't decode byte 0xff in position 9: invalid start byte",
+		`{"uuid":"u","size":1,"ops":[],"timeout":1,"url":"file:///x","dirty":null}`: "Invalid value for 'dirty': None: expecting a <class 'bool'> value",
+		`{"uuid":"u","size":1,"size":[1],"ops":[],"timeout":1,"url":"file:///x"}`:   "Invalid value for 'size': [1]",
+		`{"uuid":1,"size":1,"ops":[],"timeout":1,"url":"file:///x"}`:                "Invalid value for 'uuid'",
+		`{"uuid":"u","size":"1","ops":[],"timeout":1,"url":"file:///x"}`:            "Invalid value for 'size'",
+		`{"uuid":"u","size":-1,"ops":[],"timeout":1,"url":"file:///x"}`:             "Invalid value for 'size'",
+		`{"uuid":"u","size":1,"ops":["eat"],"timeout":1,"url":"file:///x"}`:         "Invalid value for 'ops'",
+		`{"uuid":"u","size":1,"ops":"read","timeout":1,"url":"file:///x"}`:          "Invalid value for 'ops'",
+		`{"uuid":"u","size":1,"ops":[],"timeout":1.5,"url":"file:///x"}`:            "Invalid value for 'timeout'",
+		`{"uuid":"u","size":1,"ops":[],"timeout":1,"url":"ftp://x/y"}`:              "Unsupported url scheme: ftp",
+		`{"uuid":"u","size":1,"ops":[],"timeout":1,"url":"file:///x","sparse":1}`:   "Invalid value for 'sparse'",
 	} {
 		_, err := newTickets(nil, 60).Add([]byte(text))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}
 	}
+}
+
+func value(o pyjson.Object, key string) any {
+	v, _ := o.Get(key)
+	return v
 }
 
 // Time moves by hand: expiry, touch, extend, idle time.
@@ -92,7 +109,7 @@ func TestTicketTimes(t *testing.T) {
 	}
 	authorized := func() bool { _, err := s.authorize("0123456789abcdef", "read"); return err == nil }
 	now += 9 * time.Second
-	if !authorized() || tk.info()["idle_time"] != int64(9) {
+	if !authorized() || value(tk.info(), "idle_time") != int64(9) {
 		t.Errorf("after 9 s: %v", tk.info())
 	}
 	tk.touch()
@@ -105,7 +122,7 @@ func TestTicketTimes(t *testing.T) {
 		t.Error("the ticket did not expire")
 	}
 	tk.extend(5)
-	if !authorized() || tk.info()["expires"] != int64(1024) {
+	if !authorized() || value(tk.info(), "expires") != int64(1024) {
 		t.Errorf("an expired ticket was not extended: %v", tk.info())
 	}
 }
@@ -239,13 +256,52 @@ func FuzzPatch(f *testing.F) {
 	f.Add([]byte(`{"op":"zero","size":4096,"offset":99999999999999999999,"flush":true}`))
 	f.Add([]byte(`{"op":["zero"],"size":1e3,"offset":-1,"flush":"y"}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		var m patchMessage
-		req := &request{body: body{r: bufio.NewReader(bytes.NewReader(text)), left: int64(len(text))}}
-		if req.readJSON(&m) != nil {
+		m, err := parseMessage(text)
+		if err != nil {
 			return
 		}
 		if off, n, _, err := m.zero(); err == nil && (off < 0 || n < 0) {
 			t.Errorf("%s zeroes %d bytes at %d", text, n, off)
 		}
 	})
+}
+
+// The original's answers to a PATCH, as its program gave them.
+func TestPatchMessages(t *testing.T) {
+	d := startDaemon(t, func(c *Config) { c.Daemon.Extensions = false })
+	id := d.ticket(d.image("disk", make([]byte, 65536)), 65536, nil)
+	for text, want := range map[string]string{
+		``:                                     "Invalid JSON message Expecting value: line 1 column 1 (char 0)",
+		`{}`:                                   "Missing required value for op",
+		`{"OP":"flush"}`:                       "Missing required value for op",
+		`{"op":null}`:                          "Unsupported value None for 'op', expecting one of ['flush', 'zero']",
+		`{"op":1}`:                             "Unsupported value 1 for 'op', expecting one of ['flush', 'zero']",
+		`{"op":"1"}`:                           "Unsupported value '1' for 'op', expecting one of ['flush', 'zero']",
+		`{"op":"discard"}`:                     "Unsupported value 'discard' for 'op', expecting one of ['flush', 'zero']",
+		`{"op":[]}`:                            "Unsupported value [] for 'op', expecting one of ['flush', 'zero']",
+		`{"op":"it's"}`:                        "Unsupported value \"it's\" for 'op', expecting one of ['flush', 'zero']",
+		`{"op":"zero"}`:                        "Missing required value for 'size'",
+		`{"op":"zero","Size":1}`:               "Missing required value for 'size'",
+		`{"op":"zero","size":null}`:            "Integer required None",
+		`{"op":"zero","size":"1"}`:             "Integer required '1'",
+		`{"op":"zero","size":1e2}`:             "Integer required 100.0",
+		`{"op":"zero","size":[1,"a"]}`:         "Integer required [1, 'a']",
+		`{"op":"zero","size":{"a":1}}`:         "Integer required {'a': 1}",
+		`{"op":"zero","size":-1}`:              "Invalid value -1 < 0",
+		`{"op":"zero","size":1,"flush":null}`:  "Boolean required None",
+		`{"op":"zero","size":1,"offset":null}`: "Integer required None",
+		"{\"op\":\"fl\xff\"}":                  "Invalid JSON message 'utf-8' codec can't decode byte 0xff in position 9: invalid start byte",
+		`{"op":"flush","op":"zero"}`:           "Missing required value for 'size'",
+		"\ufeff{\"op\":\"flush\"}":             "",
+		`{"op":"zero","op":"flush"}`:           "",
+		`{"op":"zero","size":true}`:            "",
+		`{"op":"zero","size":1,"x":NaN}`:       "",
+	} {
+		if want != "" {
+			want += "\n"
+		}
+		if code, body := d.do(http.DefaultClient, "PATCH", d.remote+"/images/"+id, strings.NewReader(text)); body != want || (code == 200) != (want == "") {
+			t.Errorf("%s: %d %q, want %q", text, code, body, want)
+		}
+	}
 }

@@ -2,93 +2,50 @@ package server
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"math"
-	"strconv"
 	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
 )
 
-// patchMessage is the body of PATCH; pointers tell what was given.
-type patchMessage struct {
-	Op     any `json:"op"`
-	Size   any `json:"size"`
-	Offset any `json:"offset"`
-	Flush  any `json:"flush"`
-}
-
 func patchImage(c *conn, req *request, w *response, id string) error {
-	var m patchMessage
-	if err := req.readJSON(&m); err != nil {
-		return err
-	}
-	switch m.Op {
-	case "zero":
-		return c.zeroImage(id, &m)
-	case "flush":
-		return c.flushImage(id)
-	case "discard":
-		if c.svc.cfg.Daemon.Extensions {
-			return c.discardImage(id, &m)
-		}
-	case nil:
-		return failf(400, "Missing required value for op")
-	}
-	return failf(400, "Unsupported value '%v' for 'op', expecting one of [flush zero]", m.Op)
-}
-
-// readJSON decodes a small JSON body; unknown keys are ignored.
-func (q *request) readJSON(v any) error {
-	text, err := q.readAll()
+	text, err := req.readAll()
 	if err != nil {
 		return err
 	}
-	if err := decodeJSON(text, v); err != nil {
+	m, err := parseMessage(text)
+	if err != nil {
 		return failf(400, "Invalid JSON message %v", err)
 	}
-	return nil
+	ops := []string{"zero", "flush"}
+	if c.svc.cfg.Daemon.Extensions {
+		ops = append(ops, "discard")
+	}
+	op, err := m.oneOf("op", ops...)
+	if err != nil {
+		return err
+	}
+	switch op {
+	case "zero":
+		return c.zeroImage(id, m)
+	case "flush":
+		return c.flushImage(id)
+	}
+	return c.discardImage(id, m)
 }
 
-func (m *patchMessage) zero() (off, n int64, flush bool, err error) {
-	if m.Size == nil {
-		return 0, 0, false, failf(400, "Missing required value for 'size'")
-	}
-	if n, err = natural(m.Size); err != nil {
+// zero reads what the operations on a range are told.
+func (m message) zero() (off, n int64, flush bool, err error) {
+	if n, err = m.natural("size", -1); err != nil {
 		return 0, 0, false, err
 	}
-	if m.Offset != nil {
-		if off, err = natural(m.Offset); err != nil {
-			return 0, 0, false, err
-		}
+	if off, err = m.natural("offset", 0); err != nil {
+		return 0, 0, false, err
 	}
-	flush, ok := m.Flush.(bool)
-	if m.Flush != nil && !ok {
-		return 0, 0, false, failf(400, "Boolean required %v", m.Flush)
-	}
-	return off, n, flush, nil
+	flush, err = m.boolean("flush")
+	return off, n, flush, err
 }
 
-func natural(v any) (int64, error) {
-	number, ok := v.(json.Number)
-	if !ok {
-		return 0, failf(400, "Integer required %v", v)
-	}
-	n, err := strconv.ParseInt(string(number), 10, 64)
-	if errors.Is(err, strconv.ErrRange) && number[0] != '-' {
-		return math.MaxInt64, nil
-	}
-	if err != nil {
-		return 0, failf(400, "Integer required %v", v)
-	}
-	if n < 0 {
-		return 0, failf(400, "Invalid value %d < 0", n)
-	}
-	return n, nil
-}
-
-func (c *conn) zeroImage(id string, m *patchMessage) error {
+func (c *conn) zeroImage(id string, m message) error {
 	off, n, flush, err := m.zero()
 	if err != nil {
 		return err
@@ -144,7 +101,7 @@ func (t *Ticket) mayDiscard(d *disk.Disk) bool {
 }
 
 // discardImage frees a range, whose content is undefined from then on.
-func (c *conn) discardImage(id string, m *patchMessage) error {
+func (c *conn) discardImage(id string, m message) error {
 	off, n, flush, err := m.zero()
 	if err != nil {
 		return err

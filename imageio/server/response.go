@@ -1,11 +1,12 @@
 package server
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/vmdisk/vmdisk/imageio/pyjson"
 )
 
 // Version is the version of the original that the API is compatible with;
@@ -75,13 +76,9 @@ func (w *response) send(body []byte) error {
 	return err
 }
 
-func (w *response) sendJSON(v any) error {
-	body, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
+func (w *response) sendJSON(v pyjson.Object) error {
 	w.set("content-type", "application/json")
-	return w.send(append(body, '\n'))
+	return w.send(append(pyjson.Append(nil, v), '\n'))
 }
 
 func (w *response) sendError(e *httpError) error {

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vmdisk/vmdisk/imageio/batch"
+	"github.com/vmdisk/vmdisk/imageio/pyjson"
 )
 
 // Server is the daemon: the services over one store of tickets.
@@ -124,7 +125,7 @@ func (s *Server) bindRemote(shared *service, config *tls.Config) error {
 }
 
 func getInfo(_ *conn, _ *request, w *response, _ string) error {
-	return w.sendJSON(map[string]string{"version": Version})
+	return w.sendJSON(pyjson.Object{}.With("version", Version))
 }
 
 // tlsConfig returns nil when TLS is off.

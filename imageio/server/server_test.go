@@ -204,7 +204,7 @@ func TestStatuses(t *testing.T) {
 		{"PATCH", "/images/" + write, `not json`, nil, 400, "Invalid JSON"},
 		{"GET", "/images/" + write + "/extents?context=dirty", "", nil, 404, "dirty"},
 		{"GET", "/images/" + write + "/extents?context=wet", "", nil, 400, "Unsupported value"},
-		{"GET", "/info/", "", nil, 200, `{"version":"2.5.3"}`},
+		{"GET", "/info/", "", nil, 200, `{"version": "2.5.3"}`},
 	} {
 		status, text := d.do(http.DefaultClient, c.method, d.remote+c.path, strings.NewReader(c.body), c.headers...)
 		if status != c.status || !strings.Contains(text, c.text) {
@@ -442,7 +442,7 @@ func TestRemoveCancelsTransfer(t *testing.T) {
 	fmt.Fprintf(c, "PUT /images/%s HTTP/1.1\r\ncontent-length: 1000000\r\n\r\npart", id)
 	waitFor(t, func() bool {
 		_, text := d.do(d.control, "GET", "http://control/tickets/"+id, nil)
-		return strings.Contains(text, `"active":true`)
+		return strings.Contains(text, `"active": true`)
 	})
 	if code, text := d.do(d.control, "DELETE", "http://control/tickets/"+id, nil); code != 204 {
 		t.Fatalf("DELETE: %d %s", code, text)
@@ -545,29 +545,40 @@ func TestChecksum(t *testing.T) {
 	id := d.ticket(d.image("disk", data), int64(len(data)), nil)
 	base := d.remote + "/images/" + id + "/checksum"
 	for query, want := range map[string]string{
-		"":                                     `{"algorithm":"blake2b","block_size":4194304,"checksum":"ccca973c5fd7b3705a021ff9ee217a9efef2928c6891c347e0ac9d4ddcfc9ea4"}` + "\n",
-		"?algorithm=sha256&block_size=1048576": `{"algorithm":"sha256","block_size":1048576,"checksum":"53b0a288c0155fa8baa630fe38533ce742a9c31e63995bcf82c348977f5cd371"}` + "\n",
+		"":                                     `{"algorithm": "blake2b", "block_size": 4194304, "checksum": "ccca973c5fd7b3705a021ff9ee217a9efef2928c6891c347e0ac9d4ddcfc9ea4"}` + "\n",
+		"?algorithm=sha256&block_size=1048576": `{"algorithm": "sha256", "block_size": 1048576, "checksum": "53b0a288c0155fa8baa630fe38533ce742a9c31e63995bcf82c348977f5cd371"}` + "\n",
 		"?block_size=4096":                     "Block size out of allowed range: 1048576-16777216\n",
 		"?block_size=1048577":                  "Block size is not aligned to 4096\n",
-		"?algorithm=crc8":                      "Unsupported value 'crc8' for 'algorithm', expecting one of [blake2b blake2s sha1 sha224 sha256 sha384 sha512 sha3_224 sha3_256 sha3_384 sha3_512]\n",
+		"?algorithm=crc8":                      "Unsupported value 'crc8' for 'algorithm', expecting one of ['blake2b', 'blake2s', 'md5', 'md5-sha1', 'ripemd160', 'sha1', 'sha224', 'sha256', 'sha384', 'sha3_224', 'sha3_256', 'sha3_384', 'sha3_512', 'sha512', 'sha512_224', 'sha512_256', 'sm3']\n",
 	} {
 		if _, text := d.do(http.DefaultClient, "GET", base+query, nil); text != want {
 			t.Errorf("checksum%s: %q, want %q", query, text, want)
 		}
 	}
 	for algorithm, want := range map[string]string{
-		"blake2s": "8db357320acbd6d4df517a3b7331729f182a1f6c887cd498e525e6c2c820a409", "sha1": "cd3b8db0f96352466eb4562e401ca9aa0935e975",
-		"sha224": "f23e767e32227c937b9efbe22d25fc8edbe5e0fec1b0bc62ae92ddff", "sha256": "0e1cd6eafbe5cfca182418cc1cec014dd8266b7675b4ed474834d69a0ae94185",
-		"sha384": "40fc8bfc66a605cdc875c7e0cbf6f056d3b9956355367f9296f6cf66200f4a0e625a7dcbe270808a7ab884656ca3d05c", "sha512": "0d689eed37af08e9ab357081751c498b11cb6a841848df5e6e7d418b79800a72367511979ec7d5549eb5c7ad60248b7a30cc084904e292bbbd6a99a8af4769b2",
-		"sha3_224": "55177ce514f73f2791276dea57d47d56c53b4e2d7996ef35ba190397", "sha3_256": "7b7ba5717f6ca9b165f0806fae9ac39c2ba98c17e265d7ee6755719bfb5cfeaf",
-		"sha3_384": "919b855de4867a80dccfda23f8184009e56364d0f20bad678c47ed809068c340e56885a3641fe1658be776b2d998a00e",
-		"sha3_512": "283eff4e21e4493dc4c2b6a2a62d441f82371e58061f2ae947882cceed7109cdd557442225358fd8ab1c6c58b9efa8604e6d7a9b59bd6bf5919f1cc2ed5a6631",
+		"blake2b":    "ccca973c5fd7b3705a021ff9ee217a9efef2928c6891c347e0ac9d4ddcfc9ea4",
+		"blake2s":    "8db357320acbd6d4df517a3b7331729f182a1f6c887cd498e525e6c2c820a409",
+		"md5":        "2ec8d1a409659bc0347fefa30c9385a6",
+		"md5-sha1":   "b9fb3edf97ee36458918063c10530f73aceda02fa00159036b0f08d96a3fc0e40801b661",
+		"ripemd160":  "6902d12898b4983241ff726a9a1f7c1c9566a3bc",
+		"sha1":       "cd3b8db0f96352466eb4562e401ca9aa0935e975",
+		"sha224":     "f23e767e32227c937b9efbe22d25fc8edbe5e0fec1b0bc62ae92ddff",
+		"sha256":     "0e1cd6eafbe5cfca182418cc1cec014dd8266b7675b4ed474834d69a0ae94185",
+		"sha384":     "40fc8bfc66a605cdc875c7e0cbf6f056d3b9956355367f9296f6cf66200f4a0e625a7dcbe270808a7ab884656ca3d05c",
+		"sha3_224":   "55177ce514f73f2791276dea57d47d56c53b4e2d7996ef35ba190397",
+		"sha3_256":   "7b7ba5717f6ca9b165f0806fae9ac39c2ba98c17e265d7ee6755719bfb5cfeaf",
+		"sha3_384":   "919b855de4867a80dccfda23f8184009e56364d0f20bad678c47ed809068c340e56885a3641fe1658be776b2d998a00e",
+		"sha3_512":   "283eff4e21e4493dc4c2b6a2a62d441f82371e58061f2ae947882cceed7109cdd557442225358fd8ab1c6c58b9efa8604e6d7a9b59bd6bf5919f1cc2ed5a6631",
+		"sha512":     "0d689eed37af08e9ab357081751c498b11cb6a841848df5e6e7d418b79800a72367511979ec7d5549eb5c7ad60248b7a30cc084904e292bbbd6a99a8af4769b2",
+		"sha512_224": "39585bf3eb09f61b3b91c36915b281eb05ed3950ee958660e7df3419",
+		"sha512_256": "ccfd29facd980cb8a582e26c1b1f06878187de695ead49e1e5e733c173585c83",
+		"sm3":        "23c4b65690bc827413c7ca57f88b853bc7f16a6af0b0a08ef020045fdba439c1",
 	} {
-		if _, text := d.do(http.DefaultClient, "GET", base+"?algorithm="+algorithm, nil); !strings.Contains(text, `"checksum":"`+want+`"`) {
+		if _, text := d.do(http.DefaultClient, "GET", base+"?algorithm="+algorithm, nil); !strings.Contains(text, `"checksum": "`+want+`"`) {
 			t.Errorf("%s: %s, want %s", algorithm, text, want)
 		}
 	}
-	if _, text := d.do(http.DefaultClient, "GET", base+"/algorithms", nil); !strings.HasPrefix(text, `{"algorithms":["blake2b"`) {
+	if _, text := d.do(http.DefaultClient, "GET", base+"/algorithms", nil); text != `{"algorithms": ["blake2b", "blake2s", "md5", "md5-sha1", "ripemd160", "sha1", "sha224", "sha256", "sha384", "sha3_224", "sha3_256", "sha3_384", "sha3_512", "sha512", "sha512_224", "sha512_256", "sm3"]}`+"\n" {
 		t.Errorf("algorithms: %s", text)
 	}
 }
@@ -601,12 +612,12 @@ func TestClientGone(t *testing.T) {
 	fmt.Fprintf(c, "PUT /images/%s HTTP/1.1\r\ncontent-length: 1000000\r\n\r\n%s", id, strings.Repeat("x", 100000))
 	waitFor(t, func() bool {
 		_, text := d.do(d.control, "GET", "http://control/tickets/"+id, nil)
-		return strings.Contains(text, `"active":true`)
+		return strings.Contains(text, `"active": true`)
 	})
 	c.Close()
 	waitFor(t, func() bool {
 		_, text := d.do(d.control, "GET", "http://control/tickets/"+id, nil)
-		return strings.Contains(text, `"connections":0`)
+		return strings.Contains(text, `"connections": 0`)
 	})
 	if code, text := d.do(http.DefaultClient, "PUT", d.remote+"/images/"+id, strings.NewReader("data")); code != 200 {
 		t.Errorf("after a client left: %d %s", code, text)

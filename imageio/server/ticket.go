@@ -1,14 +1,10 @@
 package server
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
-	"math/big"
 	"net/url"
 	"slices"
 	"sync"
@@ -16,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/imageio/pyjson"
 )
 
 // Opener opens the disk behind a ticket's url. The path of a file's and the Opaque
@@ -80,112 +77,8 @@ type invalidTicket struct{ reason string }
 
 func (e *invalidTicket) Error() string { return e.reason }
 
-// parseTicket reads the JSON of PUT /tickets/ID. Unknown keys are tolerated.
-func parseTicket(text []byte, defaultInactivity int64) (spec ticketSpec, err error) {
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.UseNumber()
-	var raw map[string]any
-	if err := dec.Decode(&raw); err != nil {
-		return spec, fmt.Errorf("Ticket is not in a json format: %w", err)
-	}
-	f := fields{raw: raw}
-	spec = ticketSpec{
-		UUID: f.str("uuid", true), Size: f.integer("size", true, 0), Timeout: f.integer("timeout", true, 0),
-		InactivityTimeout: f.integer("inactivity_timeout", false, defaultInactivity),
-		URL:               f.str("url", true), TransferID: f.str("transfer_id", false), Filename: f.str("filename", false),
-		Sparse: f.boolean("sparse"), Dirty: f.boolean("dirty"),
-	}
-	spec.Ops = f.ops()
-	if f.err == nil && spec.Size < 0 {
-		f.invalid("size", spec.Size, "expecting a value >= 0")
-	}
-	if f.err != nil {
-		return spec, &invalidTicket{"Invalid ticket: " + f.err.Error()}
-	}
-	if spec.TransferID == "" {
-		// Older engines send none; half of the id names the transfer in logs
-		// without giving the credential away.
-		spec.TransferID = fmt.Sprintf("(ticket/%s)", prefix(spec.UUID, 18))
-	}
-	return spec, nil
-}
-
 // prefix is at most n bytes of an id, and never more than half of it.
 func prefix(id string, n int) string { return id[:min(n, len(id)/2)] }
-
-// fields reads typed values out of decoded JSON; the first error stays.
-type fields struct {
-	raw map[string]any
-	err error
-}
-
-func (f *fields) get(key string, required bool) any {
-	v, ok := f.raw[key]
-	if !ok && required && f.err == nil {
-		f.err = fmt.Errorf("Required ticket parameter is missing: %s", key) //nolint:staticcheck // the original's text, which clients see
-	}
-	return v
-}
-
-func (f *fields) invalid(key string, v any, reason string) {
-	if f.err == nil {
-		f.err = fmt.Errorf("Invalid value for '%s': %v: %s", key, v, reason) //nolint:staticcheck // the original's text, which clients see
-	}
-}
-
-func (f *fields) str(key string, required bool) string {
-	v := f.get(key, required)
-	s, ok := v.(string)
-	if v != nil && !ok {
-		f.invalid(key, v, "expecting a string value")
-	}
-	return s
-}
-
-func (f *fields) boolean(key string) bool {
-	v := f.get(key, false)
-	b, ok := v.(bool)
-	if v != nil && !ok {
-		f.invalid(key, v, "expecting a boolean value")
-	}
-	return b
-}
-
-// integer clamps what does not fit: the engine sends sizes beyond 2^64.
-func (f *fields) integer(key string, required bool, fallback int64) int64 {
-	v := f.get(key, required)
-	if v == nil {
-		return fallback
-	}
-	number, ok := v.(json.Number)
-	n, valid := new(big.Int).SetString(string(number), 10)
-	switch {
-	case !ok || !valid:
-		f.invalid(key, v, "expecting an integer value")
-		return 0
-	case n.IsInt64():
-		return n.Int64()
-	case n.Sign() < 0:
-		return math.MinInt64
-	}
-	return math.MaxInt64
-}
-
-func (f *fields) ops() (ops []string) {
-	v := f.get("ops", true)
-	list, ok := v.([]any)
-	if v != nil && !ok {
-		f.invalid("ops", v, "expecting a list value")
-	}
-	for _, item := range list {
-		op, _ := item.(string)
-		if op != "read" && op != "write" {
-			f.invalid("ops", v, `expecting a list of "read" and "write"`)
-		}
-		ops = append(ops, op)
-	}
-	return ops
-}
 
 func newTicket(spec ticketSpec, disks *disks, clock func() time.Duration) (*Ticket, error) {
 	u, err := parseTicketURL(spec.URL)
@@ -410,7 +303,7 @@ func (t *Ticket) cancel(timeout time.Duration) (unused bool, err error) {
 }
 
 // info is what GET /tickets/ID tells.
-func (t *Ticket) info() map[string]any {
+func (t *Ticket) info() pyjson.Object {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	active := len(t.ongoing) > 0
@@ -418,18 +311,18 @@ func (t *Ticket) info() map[string]any {
 	if !active {
 		idle = int64((t.clock() - t.accessed) / time.Second)
 	}
-	info := map[string]any{
-		"active": active, "canceled": t.canceled, "connections": len(t.connections),
-		"expires": int64(t.expires / time.Second), "idle_time": idle,
-		"inactivity_timeout": t.spec.InactivityTimeout, "ops": t.spec.Ops, "size": t.spec.Size,
-		"sparse": t.spec.Sparse, "dirty": t.spec.Dirty, "timeout": t.spec.Timeout,
-		"url": t.spec.URL, "uuid": t.spec.UUID, "transfer_id": t.spec.TransferID,
-	}
+	info := pyjson.Object{}.With(
+		"active", active, "canceled", t.canceled, "connections", len(t.connections),
+		"expires", int64(t.expires/time.Second), "idle_time", idle,
+		"inactivity_timeout", t.spec.InactivityTimeout, "ops", t.spec.Ops, "size", t.spec.Size,
+		"sparse", t.spec.Sparse, "dirty", t.spec.Dirty, "timeout", t.spec.Timeout,
+		"url", t.spec.URL, "uuid", t.spec.UUID, "transfer_id", t.spec.TransferID,
+	)
 	if t.spec.Filename != "" {
-		info["filename"] = t.spec.Filename
+		info = info.With("filename", t.spec.Filename)
 	}
 	if len(t.spec.Ops) == 1 {
-		info["transferred"] = t.completed.sumWith(t.ongoingRanges())
+		info = info.With("transferred", t.completed.sumWith(t.ongoingRanges()))
 	}
 	return info
 }
