@@ -407,6 +407,9 @@ func (w wrapper) Unwrap() *disk.Disk { return w.Disk }
 
 // Unaligned I/O takes its buffers from a pool.
 func TestUnalignedAllocations(t *testing.T) {
+	if raced {
+		t.Skip("the race detector allocates")
+	}
 	p := &quiet{newProbe(disk.Info{Size: 1 << 20, Min: block})}
 	d, buf, ctx := disk.New(p, "d"), make([]byte, 5000), context.Background()
 	runtime.GC()

@@ -352,6 +352,9 @@ func TestVerifyWithFio(t *testing.T) {
 }
 
 func TestNoAllocations(t *testing.T) {
+	if raced {
+		t.Skip("the race detector allocates")
+	}
 	s := stream(job(t, "rw=randrw bs=4k"), 0, 1<<30)
 	f := NewFiller(job(t, "rw=randrw bs=4k"), 1)
 	j := job(t, "rw=randwrite bs=4k verify=sha256")

@@ -53,6 +53,24 @@ type fioDir struct {
 	} `json:"clat_ns"`
 }
 
+// maxMS bounds times in milliseconds, which are kept in nanoseconds.
+const maxMS = math.MaxInt64 / 1_000_000
+
+// check refuses times that overflow.
+func (j *fioJob) check() error {
+	for _, percent := range []float64{j.User, j.System} {
+		if used := percent / 100 * j.Elapsed; !(used >= 0 && used < maxMS) {
+			return fmt.Errorf("%g ms of processor time", used)
+		}
+	}
+	for _, d := range []*fioDir{&j.Read, &j.Write, &j.Trim} {
+		if d.Runtime < 0 || d.Runtime >= maxMS {
+			return fmt.Errorf("it ran for %d ms", d.Runtime)
+		}
+	}
+	return nil
+}
+
 func (f *fioRun) parse(text []byte) (*Result, error) {
 	res := &Result{}
 	out, err := splitOutput(text, res)
@@ -70,6 +88,9 @@ func (f *fioRun) parse(text []byte) (*Result, error) {
 	offset := unixOffset()
 	res.StartNS = f.firstIO(logs, offset)
 	for i, j := range out.Jobs {
+		if err := j.check(); err != nil {
+			return nil, fmt.Errorf("job %s: %w", j.Name, err)
+		}
 		r := JobResult{Name: j.Name, Group: j.Group, Jobs: len(entries[i])}
 		if j.Error != 0 {
 			r.Err = fmt.Sprintf("fio reports error %d", j.Error)
@@ -166,7 +187,7 @@ func parseLogLine(line string) (l logLine, ok bool) {
 	}
 	ms, err := strconv.ParseInt(strings.TrimSpace(fields[0]), 10, 64)
 	dir := parseCount(fields[2])
-	return logLine{ms, float64(parseCount(fields[1])), int(dir)}, err == nil && dir < jobfile.Dirs
+	return logLine{ms, float64(parseCount(fields[1])), int(dir)}, err == nil && ms >= 0 && ms < maxMS && dir < jobfile.Dirs
 }
 
 // firstIO is when the first job began, on the monotonic clock: one interval (and the
@@ -259,9 +280,9 @@ func (f *fioRun) points(jobs reported, logs fioLogs, origin int64) []Point {
 		p.TookNS += at - max(p.AtNS, began)
 		p.AtNS = at
 		if a.kind == 0 {
-			p.Bytes[a.dir] += uint64(math.Round(a.n))
+			p.Bytes[a.dir] += whole(a.n)
 		} else {
-			p.IOs[a.dir] += uint64(math.Round(a.n))
+			p.IOs[a.dir] += whole(a.n)
 		}
 	}
 	return all
@@ -286,13 +307,17 @@ func (r *JobResult) settle() {
 			scale(&r.Points[i].Bytes[d], dir.Bytes, sum.Bytes[d])
 		}
 	}
+	slices.SortStableFunc(r.Points, func(a, b Point) int { return cmp.Compare(a.AtNS, b.AtNS) })
 }
 
 func scale(n *uint64, to, from uint64) {
 	if from > 0 {
-		*n = uint64(math.Round(float64(*n) * float64(to) / float64(from)))
+		*n = whole(float64(*n) * float64(to) / float64(from))
 	}
 }
+
+// whole rounds an amount, as far as there are numbers.
+func whole(n float64) uint64 { return uint64(math.Round(min(max(n, 0), math.MaxInt64))) }
 
 // stallGap is the shortest gap in fio's logs that counts as a stall.
 const stallGap = time.Second

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -73,8 +74,12 @@ func openLedger(path string) (*ledger, error) {
 	if err := json.Unmarshal(text, &l.entries); err != nil {
 		return nil, fmt.Errorf("%s: %w: see in it what a killed run left, undo that by hand and remove the file", path, err)
 	}
-	for _, e := range l.entries {
-		l.next = max(l.next, e.ID)
+	for i, e := range l.entries {
+		// An entry is struck by its number: of two with the same one, a thing would stay that nobody knows of.
+		if e.ID <= l.next || e.ID == math.MaxInt {
+			return nil, fmt.Errorf("%s: entry %d has the number %d, out of order: see in it what a killed run left, undo that by hand and remove the file", path, i+1, e.ID)
+		}
+		l.next = e.ID
 	}
 	return l, nil
 }

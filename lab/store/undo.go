@@ -62,16 +62,28 @@ func (s *Store) undoPath(path string) error {
 	if len(mounts) > 0 {
 		return fmt.Errorf("%s is mounted in it: not removed", mounts[0].at)
 	}
-	empty(path)
-	return os.RemoveAll(path)
+	// Through the folder: a link that was put into it must not lead out of it.
+	root, err := os.OpenRoot(s.o.Dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }()
+	rel, err := filepath.Rel(s.o.Dir, path)
+	if err != nil {
+		return err
+	}
+	empty(root, rel)
+	return root.RemoveAll(rel)
 }
 
 // empty truncates all files, as a head start: XFS frees the blocks of a removed file
 // some time later, those of a truncated one at once, so that they can be trimmed.
-func empty(path string) {
-	_ = filepath.WalkDir(path, func(p string, d fs.DirEntry, err error) error {
+func empty(root *os.Root, path string) {
+	_ = fs.WalkDir(root.FS(), path, func(p string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {
-			_ = os.Truncate(p, 0)
+			if f, err := root.OpenFile(p, os.O_WRONLY|os.O_TRUNC, 0); err == nil {
+				_ = f.Close()
+			}
 		}
 		return nil
 	})

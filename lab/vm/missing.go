@@ -176,14 +176,19 @@ func listDevices(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseDevices(string(out)), nil
+}
+
+// parseDevices reads lines such as `name "virtio-blk-pci", bus PCI, alias "virtio-blk"`, below titles.
+func parseDevices(help string) []string {
 	var names []string
-	for line := range strings.Lines(string(out)) {
-		if rest, ok := strings.CutPrefix(line, `name "`); ok {
-			name, _, _ := strings.Cut(rest, `"`)
+	for line := range strings.Lines(help) {
+		rest, ok := strings.CutPrefix(line, `name "`)
+		if name, _, closed := strings.Cut(rest, `"`); ok && closed && name != "" {
 			names = append(names, name)
 		}
 	}
-	return names, nil
+	return names
 }
 
 func listMachines(ctx context.Context) ([]string, error) {
@@ -191,14 +196,18 @@ func listMachines(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseMachines(string(out)), nil
+}
+
+// parseMachines reads lines such as "pc    Standard PC (i440FX + PIIX, 1996) (alias of pc-i440fx-7.2)" below a title.
+func parseMachines(help string) []string {
 	var names []string
-	for line := range strings.Lines(string(out)) {
-		// "pc    Standard PC (i440FX + PIIX, 1996) (alias of pc-i440fx-7.2)" behind a title.
-		if name, _, ok := strings.Cut(line, " "); ok && name != "Supported" {
+	for line := range strings.Lines(help) {
+		if name, _, ok := strings.Cut(line, " "); ok && name != "" && name != "Supported" {
 			names = append(names, name)
 		}
 	}
-	return names, nil
+	return names
 }
 
 // lacksIOUring opens a file as a guest's disk would be: QEMU may have been built
