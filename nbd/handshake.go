@@ -212,7 +212,7 @@ func DecodeInfo(b []byte) (Info, error) {
 		}
 		i.Size, i.Flags = be.Uint64(b), TransmissionFlags(be.Uint16(b[8:]))
 	case InfoName, InfoDescription:
-		if err := checkString(b, "export "+strings.ToLower(i.Type.String())); err != nil {
+		if err := CheckString(b, "export "+strings.ToLower(i.Type.String())); err != nil {
 			return Info{}, err
 		}
 		i.Text = string(b)
@@ -248,7 +248,7 @@ func DecodeServer(b []byte) (export, description string, err error) {
 	if export, b, err = takeString(b, "export name"); err != nil {
 		return "", "", err
 	}
-	if err := checkString(b, "export description"); err != nil {
+	if err := CheckString(b, "export description"); err != nil {
 		return "", "", err
 	}
 	return export, string(b), nil
@@ -303,7 +303,7 @@ func DecodeMetaContext(b []byte) (id uint32, name string, err error) {
 	if len(b) < 4 {
 		return 0, "", malformed("context reply of %d bytes", len(b))
 	}
-	if err := checkString(b[4:], "context name"); err != nil {
+	if err := CheckString(b[4:], "context name"); err != nil {
 		return 0, "", err
 	}
 	return be.Uint32(b), string(b[4:]), nil
@@ -323,14 +323,14 @@ func takeString(b []byte, what string) (s string, rest []byte, err error) {
 	if b = b[4:]; uint64(n) > uint64(len(b)) {
 		return "", nil, malformed("%s of %d bytes in %d", what, n, len(b))
 	}
-	if err := checkString(b[:n], what); err != nil {
+	if err := CheckString(b[:n], what); err != nil {
 		return "", nil, err
 	}
 	return string(b[:n]), b[n:], nil
 }
 
-// checkString applies section "Terminology": UTF-8, no NUL, 4096 bytes.
-func checkString(b []byte, what string) error {
+// CheckString applies section "Terminology": UTF-8, no NUL, 4096 bytes.
+func CheckString(b []byte, what string) error {
 	if len(b) > MaxString {
 		return malformed("%s of %d bytes, more than %d", what, len(b), MaxString)
 	}

@@ -228,7 +228,7 @@ func DecodeError(t ChunkType, b []byte) (ErrorChunk, error) {
 	if e.Errno == OK {
 		return ErrorChunk{}, malformed("error chunk without an error")
 	}
-	if err := checkString(b[:n], "error message"); err != nil {
+	if err := CheckString(b[:n], "error message"); err != nil {
 		return ErrorChunk{}, err
 	}
 	e.Message, b = string(b[:n]), b[n:]

@@ -17,6 +17,7 @@ import (
 var (
 	errDisconnect = errors.New("the client disconnected")
 	errDrained    = errors.New("the server ends")
+	errYielded    = errors.New("an idle client made room for another")
 )
 
 // roundsAtOnce is how many times a connection's socket is read before another
@@ -44,6 +45,10 @@ type conn struct {
 	ctx      context.Context
 	cancel   context.CancelFunc
 	unwatch  func() bool // of the lease
+
+	place  *place
+	opened int64        // when the session began, Unix ns
+	asked  atomic.Int64 // when the last request came, or 0
 
 	t       transport
 	socket  *socket // t, when it is a plain socket
@@ -75,10 +80,10 @@ type conn struct {
 
 // newConn begins the transmission phase. The connection belongs to the conn
 // unless there is an error.
-func (s *Server) newConn(a *agreement) (*conn, error) {
+func (s *Server) newConn(a *agreement, p *place) (*conn, error) {
 	c := &conn{
 		s: s, exp: a.exp, peer: a.conn.RemoteAddr().String(), mode: a.mode, flags: a.flags, contexts: a.contexts,
-		slots: make(chan struct{}, s.cfg.Depth),
+		slots: make(chan struct{}, s.cfg.Depth), place: p, opened: time.Now().UnixNano(),
 	}
 	c.allowed = allowedFlags(a.mode, a.flags)
 	k, err := newSocket(a.conn, c)
@@ -160,7 +165,12 @@ func (c *conn) runStream() {
 		return
 	}
 	for {
+		c.busy.Store(false)
 		n, err := t.conn.Read(c.saved[c.nsaved:])
+		if !c.claim() {
+			c.finish(errYielded)
+			return
+		}
 		c.nsaved += n
 		if err == nil {
 			err = c.serve()
@@ -273,6 +283,9 @@ func (c *conn) batch(ws *workspace) error {
 		c.slow = false
 	}
 	err := c.consume(ws)
+	if c.served > 0 {
+		c.asked.Store(start.UnixNano())
+	}
 	if c.wrote {
 		c.watch(c.longest)
 		c.wrote, c.longest = false, 0
@@ -349,7 +362,7 @@ func (c *conn) watch(longest time.Duration) {
 // finish ends the reading side.
 func (c *conn) finish(err error) {
 	switch {
-	case err == errDisconnect, err == errDrained:
+	case err == errDisconnect, err == errDrained, err == errYielded:
 	case c.t.gone() || err != io.EOF:
 		c.cancel()
 	}
@@ -373,7 +386,7 @@ func (c *conn) unref() {
 	c.s.mu.Unlock()
 	c.t.close(c.s.draining.Load())
 	c.endLease()
-	c.s.ended()
+	c.s.ended(c.place)
 }
 
 // drain makes the reader end once it has served what has arrived.

@@ -1,27 +1,37 @@
 package server
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"strings"
+	"time"
 
 	"github.com/vmdisk/vmdisk/nbd"
 )
 
 // What a client may send before it is served.
 const (
-	maxOptions    = 32
-	maxOptionData = 64 << 10 // answered; a name and some queries fit many times
-	maxDiscard    = 1 << 20  // read and refused; more ends the session
+	minOptions       = 32
+	optionsPerExport = 4        // who lists asks this much about each
+	maxOptionData    = 64 << 10 // answered; a name and some queries fit many times
+	maxDiscard       = 1 << 20  // read and refused; more ends the session
+	sendAt           = 4 << 10  // replies leave when there is this much
+)
+
+// Each export beyond manyExports gives a client, which may be listing them over a long
+// way, more time for the whole negotiation.
+const (
+	manyExports   = 10
+	timePerExport = 300 * time.Millisecond
 )
 
 var (
-	errTooManyOptions = fmt.Errorf("more than %d options", maxOptions)
+	errTooManyOptions = errors.New("more options than anybody needs")
 	errNeedsTLS       = errors.New("EXPORT_NAME without the TLS that is required")
 	errNoExport       = errors.New("EXPORT_NAME of an export that does not exist")
+	errMadeRoom       = errors.New("cut to make room for others")
+	errRefused        = errors.New("EXPORT_NAME on a connection that was refused")
 )
 
 // haggler negotiates one connection. It reads exactly what it decodes, so there
@@ -29,14 +39,19 @@ var (
 // the middle injected after STARTTLS reach the TLS handshake and break it.
 type haggler struct {
 	s        *Server
-	accepted net.Conn // as it was accepted
-	conn     net.Conn // that, or TLS over it
+	v        *visitor
+	conn     net.Conn // the visitor's, or TLS over it
+	refusal  string   // if not empty, why every option is refused
 	secure   bool
 	noZeroes bool
 	terms
-	leases []*export // what Config.Resolve gave
-	buf    []byte
-	out    []byte
+	leases  []*export // what Config.Resolve gave
+	timeout time.Duration
+	left    int       // options that the client may still send
+	end     time.Time // of the negotiation
+	data    optionData
+	out     []byte
+	outErr  error
 }
 
 // terms are what STARTTLS resets.
@@ -56,8 +71,7 @@ type agreement struct {
 
 // haggle negotiates until an export is chosen; nil and nil when the client
 // left in good order.
-func (s *Server) haggle(nc net.Conn) (a *agreement, err error) {
-	h := &haggler{s: s, accepted: nc, conn: nc, buf: make([]byte, 512)}
+func (h *haggler) haggle() (a *agreement, err error) {
 	defer func() {
 		var kept *export
 		if a != nil && err == nil {
@@ -65,11 +79,15 @@ func (s *Server) haggle(nc net.Conn) (a *agreement, err error) {
 		}
 		h.releaseLeases(kept)
 	}()
-	if _, err := nc.Write(nbd.AppendGreeting(nil, nbd.FlagFixedNewstyle|nbd.FlagNoZeroes)); err != nil {
+	n := len(h.s.exports)
+	h.left = minOptions + optionsPerExport*n
+	h.end = time.Now().Add(h.timeout + timePerExport*time.Duration(max(0, n-manyExports)))
+	h.wait()
+	if _, err := h.conn.Write(nbd.AppendGreeting(nil, nbd.FlagFixedNewstyle|nbd.FlagNoZeroes)); err != nil {
 		return nil, err
 	}
-	b := h.buf[:nbd.ClientFlagsSize]
-	if _, err := io.ReadFull(nc, b); err != nil {
+	b := h.data.buf[:nbd.ClientFlagsSize]
+	if _, err := io.ReadFull(h.conn, b); err != nil {
 		return nil, err
 	}
 	f, err := nbd.DecodeClientFlags(b)
@@ -77,7 +95,9 @@ func (s *Server) haggle(nc net.Conn) (a *agreement, err error) {
 		return nil, err
 	}
 	h.noZeroes = f&nbd.FlagNoZeroes != 0
-	for range maxOptions {
+	for h.left > 0 {
+		h.left--
+		h.wait()
 		if a, done, err := h.option(); done || err != nil {
 			return a, err
 		}
@@ -85,35 +105,38 @@ func (s *Server) haggle(nc net.Conn) (a *agreement, err error) {
 	return nil, errTooManyOptions
 }
 
+// wait sets the deadline of what comes next.
+func (h *haggler) wait() {
+	next := time.Now().Add(h.timeout)
+	if h.end.Before(next) {
+		next = h.end
+	}
+	_ = h.conn.SetDeadline(next)
+}
+
 // option reads and answers one option; done ends the negotiation.
 func (h *haggler) option() (a *agreement, done bool, err error) {
-	if _, err := io.ReadFull(h.conn, h.buf[:nbd.OptionHeaderSize]); err != nil {
+	if _, err := io.ReadFull(h.conn, h.data.buf[:nbd.OptionHeaderSize]); err != nil {
 		return nil, false, err
 	}
-	head, err := nbd.DecodeOptionHeader(h.buf)
+	head, err := nbd.DecodeOptionHeader(h.data.buf[:])
 	if err != nil {
 		return nil, false, err
 	}
-	h.out = h.out[:0]
+	h.data.reset(h.conn, head.Len)
 	if head.Len > maxOptionData {
 		err = h.discard(head)
 	} else {
-		if int(head.Len) > len(h.buf) {
-			h.buf = make([]byte, head.Len)
-		}
-		data := h.buf[:head.Len]
-		if _, err := io.ReadFull(h.conn, data); err != nil {
-			return nil, false, err
-		}
-		a, done, err = h.answer(head.Option, data)
+		a, done, err = h.answer(head.Option)
 	}
-	if a != nil && err == nil && !h.s.agree(h.accepted) {
+	if err == nil {
+		_, err = h.data.end()
+	}
+	if a != nil && err == nil && !h.s.agree(h.v) {
 		return nil, true, errDrained
 	}
-	if len(h.out) > 0 {
-		if _, werr := h.conn.Write(h.out); err == nil {
-			err = werr
-		}
+	if serr := h.send(); err == nil {
+		err = serr
 	}
 	if err == nil && head.Option == nbd.OptStartTLS && h.startTLSNow() {
 		err = h.upgrade()
@@ -126,53 +149,115 @@ func (h *haggler) discard(head nbd.OptionHeader) error {
 	if head.Len > maxDiscard || head.Option == nbd.OptExportName {
 		return fmt.Errorf("option %v with %d bytes of data", head.Option, head.Len)
 	}
-	if _, err := io.CopyN(io.Discard, h.conn, int64(head.Len)); err != nil {
-		return err
-	}
-	h.reply(head.Option, nbd.RepErrTooBig, "more data than any option needs")
+	h.refuse(head.Option, nbd.RepErrTooBig, "more data than any option needs")
 	return nil
 }
 
-func (h *haggler) reply(o nbd.Option, t nbd.OptionReplyType, text string) {
-	h.out = nbd.AppendOptionReply(h.out, o, t, []byte(text))
+// reply appends an answer. What is there already leaves when it is much.
+func (h *haggler) reply(o nbd.Option, t nbd.OptionReplyType, data []byte) {
+	if len(h.out) >= sendAt {
+		_ = h.send() // the error comes again
+	}
+	h.out = nbd.AppendOptionReply(h.out, o, t, data)
 }
 
-func (h *haggler) answer(o nbd.Option, data []byte) (a *agreement, done bool, err error) {
-	if o == nbd.OptAbort {
-		h.reply(o, nbd.RepAck, "")
-		return nil, true, nil
+// send sends the answers, and keeps little memory for the next ones.
+func (h *haggler) send() error {
+	if h.outErr == nil && len(h.out) > 0 {
+		_, h.outErr = h.conn.Write(h.out)
 	}
-	if h.s.cfg.TLSMode == TLSRequire && !h.secure && o != nbd.OptStartTLS {
+	if h.out = h.out[:0]; cap(h.out) > 2*sendAt {
+		h.out = nil
+	}
+	return h.outErr
+}
+
+// refuse reads the option to its end and answers with an error.
+func (h *haggler) refuse(o nbd.Option, t nbd.OptionReplyType, text string) {
+	if _, lost := h.data.end(); lost == nil {
+		h.reply(o, t, []byte(text))
+	}
+}
+
+// decoded ends the decoding of an option; false: it was malformed, which was answered,
+// or the connection is lost.
+func (h *haggler) decoded(o nbd.Option) bool {
+	malformed, lost := h.data.end()
+	if malformed != nil && lost == nil {
+		h.reply(o, nbd.RepErrInvalid, []byte(malformed.Error()))
+	}
+	return malformed == nil && lost == nil
+}
+
+// empty answers an option that should have had no data; false: it has some.
+func (h *haggler) empty(o nbd.Option) bool {
+	if h.data.rest() > 0 {
+		h.refuse(o, nbd.RepErrInvalid, "the option takes no data")
+		return false
+	}
+	return true
+}
+
+func (h *haggler) ack(o nbd.Option) { h.reply(o, nbd.RepAck, nil) }
+
+func (h *haggler) answer(o nbd.Option) (a *agreement, done bool, err error) {
+	if o == nbd.OptAbort {
+		_, err = h.data.end()
+		h.ack(o)
+		return nil, true, err
+	}
+	if why, t := h.closed(o); why != nil {
 		if o == nbd.OptExportName {
-			return nil, true, errNeedsTLS
+			_, _ = h.data.end() // closing with data unread would reset the connection
+			return nil, true, why
 		}
-		h.reply(o, nbd.RepErrTLSRequired, "this server requires TLS")
+		h.refuse(o, t, why.Error())
 		return nil, false, nil
 	}
 	switch o {
 	case nbd.OptExportName:
-		a, err = h.exportName(string(data))
+		a, err = h.exportName()
 		return a, true, err
 	case nbd.OptList:
-		h.list(data)
+		h.list()
 	case nbd.OptStartTLS:
-		h.startTLS(data)
+		h.startTLS()
 	case nbd.OptInfo, nbd.OptGo:
-		a = h.info(o, data)
+		a = h.info(o)
 		return a, a != nil, nil
 	case nbd.OptStructuredReply, nbd.OptExtendedHeaders:
-		h.setMode(o, data)
+		h.setMode(o)
 	case nbd.OptListMetaContext, nbd.OptSetMetaContext:
-		h.metaContext(o, data)
+		h.metaContext(o)
 	default:
-		h.reply(o, nbd.RepErrUnsupported, "unknown option")
+		h.refuse(o, nbd.RepErrUnsupported, "unknown option")
 	}
 	return nil, false, nil
 }
 
-func (h *haggler) exportName(name string) (*agreement, error) {
+// closed tells why no option, or none but STARTTLS, is answered.
+func (h *haggler) closed(o nbd.Option) (why error, t nbd.OptionReplyType) {
+	switch {
+	case h.refusal != "" && o == nbd.OptExportName:
+		return errRefused, 0
+	case h.refusal != "":
+		return errors.New(h.refusal), nbd.RepErrPolicy
+	case h.s.cfg.TLSMode != TLSRequire || h.secure || o == nbd.OptStartTLS:
+		return nil, 0
+	case o == nbd.OptExportName:
+		return errNeedsTLS, 0
+	}
+	return errors.New("this server requires TLS"), nbd.RepErrTLSRequired
+}
+
+func (h *haggler) exportName() (*agreement, error) {
+	name := string(h.data.bytes(h.data.rest(), "export name"))
+	malformed, lost := h.data.end()
+	if lost != nil {
+		return nil, lost
+	}
 	e := h.find(name)
-	if e == nil {
+	if e == nil || malformed != nil {
 		return nil, errNoExport
 	}
 	a := h.agree(e)
@@ -187,156 +272,4 @@ func (h *haggler) agree(e *export) *agreement {
 	}
 	a.flags = e.flags(h.mode, len(a.contexts) > 0)
 	return a
-}
-
-func (h *haggler) list(data []byte) {
-	if len(data) != 0 {
-		h.reply(nbd.OptList, nbd.RepErrInvalid, "LIST takes no data")
-		return
-	}
-	for _, e := range h.s.exports {
-		h.out = nbd.AppendOptionReply(h.out, nbd.OptList, nbd.RepServer, nbd.AppendServer(nil, e.Name, e.Description))
-	}
-	h.reply(nbd.OptList, nbd.RepAck, "")
-}
-
-func (h *haggler) startTLS(data []byte) {
-	switch {
-	case len(data) != 0:
-		h.reply(nbd.OptStartTLS, nbd.RepErrInvalid, "STARTTLS takes no data")
-	case h.secure:
-		h.reply(nbd.OptStartTLS, nbd.RepErrInvalid, "TLS is already on")
-	case h.s.cfg.TLSMode == TLSOff:
-		h.reply(nbd.OptStartTLS, nbd.RepErrPolicy, "this server has no TLS")
-	default:
-		h.reply(nbd.OptStartTLS, nbd.RepAck, "")
-		h.secure = true
-	}
-}
-
-// startTLSNow reports whether STARTTLS was acknowledged and TLS has yet to begin.
-func (h *haggler) startTLSNow() bool {
-	_, already := h.conn.(*tls.Conn)
-	return h.secure && !already
-}
-
-// upgrade starts TLS and forgets what was negotiated in the clear.
-func (h *haggler) upgrade() error {
-	h.terms = terms{}
-	tc := tls.Server(h.conn, h.s.cfg.TLS)
-	if err := tc.Handshake(); err != nil { // under the deadline of the whole negotiation
-		return fmt.Errorf("TLS handshake: %w", err)
-	}
-	h.conn = tc
-	return nil
-}
-
-// info answers INFO and GO, whose replies are the same; an agreement ends the
-// negotiation.
-func (h *haggler) info(o nbd.Option, data []byte) *agreement {
-	name, asked, err := nbd.DecodeGo(data)
-	if err != nil {
-		h.reply(o, nbd.RepErrInvalid, err.Error())
-		return nil
-	}
-	e := h.find(name)
-	if e == nil {
-		h.reply(o, nbd.RepErrUnknown, "no such export")
-		return nil
-	}
-	a := h.agree(e)
-	h.info1(o, nbd.Info{Type: nbd.InfoExport, Size: uint64(e.Disk.Size()), Flags: a.flags})
-	for _, t := range asked {
-		switch t {
-		case nbd.InfoName:
-			h.info1(o, nbd.Info{Type: t, Text: e.Name})
-		case nbd.InfoDescription:
-			h.info1(o, nbd.Info{Type: t, Text: e.Description})
-		case nbd.InfoBlockSize:
-			h.info1(o, e.blockSize())
-		}
-	}
-	h.reply(o, nbd.RepAck, "")
-	if o == nbd.OptInfo {
-		return nil
-	}
-	return a
-}
-
-func (h *haggler) info1(o nbd.Option, i nbd.Info) {
-	h.out = nbd.AppendOptionReply(h.out, o, nbd.RepInfo, i.Append(nil))
-}
-
-func (h *haggler) setMode(o nbd.Option, data []byte) {
-	switch {
-	case len(data) != 0:
-		h.reply(o, nbd.RepErrInvalid, "the option takes no data")
-	case o == nbd.OptStructuredReply && h.mode == nbd.Extended:
-		h.reply(o, nbd.RepErrExtHeaderReqd, "extended headers are already on")
-	case o == nbd.OptStructuredReply && h.mode == nbd.Structured, o == nbd.OptExtendedHeaders && h.mode == nbd.Extended:
-		h.reply(o, nbd.RepErrInvalid, "already negotiated")
-	default:
-		h.mode = nbd.Structured
-		if o == nbd.OptExtendedHeaders {
-			h.mode = nbd.Extended
-		}
-		h.reply(o, nbd.RepAck, "")
-	}
-}
-
-// metaContext answers LIST_META_CONTEXT and SET_META_CONTEXT. A SET that fails
-// still clears the earlier selection.
-func (h *haggler) metaContext(o nbd.Option, data []byte) {
-	if o == nbd.OptSetMetaContext {
-		h.contexts, h.contextsOf = nil, nil
-	}
-	if h.mode < nbd.Structured {
-		h.reply(o, nbd.RepErrInvalid, "structured replies come first")
-		return
-	}
-	name, queries, err := nbd.DecodeMetaQuery(data)
-	if err != nil {
-		h.reply(o, nbd.RepErrInvalid, err.Error())
-		return
-	}
-	e := h.find(name)
-	if e == nil {
-		h.reply(o, nbd.RepErrUnknown, "no such export")
-		return
-	}
-	var matched []metaContext
-	for _, c := range e.contexts() {
-		if matches(c.name, queries, o == nbd.OptListMetaContext) {
-			matched = append(matched, c)
-		}
-	}
-	for i, c := range matched {
-		id := uint32(0)
-		if o == nbd.OptSetMetaContext {
-			id = contextID(i)
-		}
-		h.out = nbd.AppendOptionReply(h.out, o, nbd.RepMetaContext, nbd.AppendMetaContext(nil, id, c.name))
-	}
-	h.reply(o, nbd.RepAck, "")
-	if o == nbd.OptSetMetaContext {
-		h.contexts, h.contextsOf = matched, e
-	}
-}
-
-// contextID is the wire's id of the i-th selected context.
-func contextID(i int) uint32 { return uint32(i) + 1 }
-
-// matches reports whether a query selects the context. When listing, no query
-// selects all, and one that ends in a colon is a wildcard ("base:", "qemu:",
-// "qemu:dirty-bitmap:"); when setting, wildcards select nothing.
-func matches(name string, queries []string, listing bool) bool {
-	if listing && len(queries) == 0 {
-		return true
-	}
-	for _, q := range queries {
-		if q == name || listing && strings.HasSuffix(q, ":") && strings.HasPrefix(name, q) {
-			return true
-		}
-	}
-	return false
 }

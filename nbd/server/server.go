@@ -44,9 +44,19 @@ type Config struct {
 	// HandshakeTimeout bounds the time from accept to the end of negotiation
 	// (default 10 s).
 	HandshakeTimeout time.Duration
-	// MaxConnections bounds the connections at one time; further ones wait in
-	// the listener's backlog (default 4096).
+	// MaxConnections bounds the connections at one time (default 4096). Further
+	// ones are refused with a message, unless an idle one yields.
 	MaxConnections int
+	// MaxPerAddress bounds the connections of one IP address (or network of 64 bits,
+	// with IPv6), or of one user by unix sockets; 0: no bound but MaxConnections.
+	MaxPerAddress int
+	// IdleYield is for how long a session without any request keeps its place when
+	// a new connection finds none (default 5 min; one that never made a request: 10 s);
+	// negative: for ever. Negotiations keep it for a second.
+	IdleYield time.Duration
+	// HandshakeMemory bounds the memory of all negotiations together in bytes (default
+	// 64 MiB). When there are more, the oldest are cut.
+	HandshakeMemory int64
 	// Depth bounds the requests of one connection that wait for the disk at one
 	// time (default 64); it is the number of threads they can occupy.
 	Depth int
@@ -79,9 +89,9 @@ type Server struct {
 
 	mu        sync.Mutex
 	conns     map[*conn]struct{}
-	haggling  map[net.Conn]bool // true: agreed, the client may already send requests
+	door      door
 	listeners map[net.Listener]struct{}
-	slots     chan struct{}  // one element per connection
+	stats     stats
 	open      sync.WaitGroup // connections, haggling or not
 	stop      sync.Once
 }
@@ -104,9 +114,8 @@ func New(cfg Config) (*Server, error) {
 		mem:       newMemory(cfg.Memory),
 		pipes:     make(splice.Pipes, maxIdlePipes),
 		conns:     map[*conn]struct{}{},
-		haggling:  map[net.Conn]bool{},
+		door:      door{byAddress: map[string]int{}, haggling: map[net.Conn]*visitor{}},
 		listeners: map[net.Listener]struct{}{},
-		slots:     make(chan struct{}, cfg.MaxConnections),
 	}
 	for _, e := range cfg.Exports {
 		if err := s.addExport(e); err != nil {
@@ -135,6 +144,12 @@ func setDefaults(cfg *Config) {
 	if cfg.MaxConnections <= 0 {
 		cfg.MaxConnections = 4096
 	}
+	if cfg.IdleYield == 0 {
+		cfg.IdleYield = 5 * time.Minute
+	}
+	if cfg.HandshakeMemory <= 0 {
+		cfg.HandshakeMemory = 64 << 20
+	}
 	if cfg.Depth <= 0 {
 		cfg.Depth = 64
 	}
@@ -162,15 +177,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	defer stop()
 	defer s.dropListener(l)
 	for {
-		if err := s.takeSlot(ctx); err != nil {
-			return err
-		}
 		nc, err := l.Accept()
 		if err == nil {
 			s.start(nc)
 			continue
 		}
-		<-s.slots
 		if s.draining.Load() {
 			return nil
 		}
@@ -181,6 +192,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			return fmt.Errorf("nbd server: accept on %s: %w", l.Addr(), err)
 		}
 		s.log.Warn("accept failed, trying again", "address", l.Addr().String(), "error", err)
+		s.yieldOne()
 		select { // out of descriptors or memory: they come back as connections end
 		case <-ctx.Done():
 		case <-time.After(50 * time.Millisecond):
@@ -194,19 +206,13 @@ func temporary(err error) bool {
 	return errors.As(err, &ne) && ne.Temporary()
 }
 
-func (s *Server) takeSlot(ctx context.Context) error {
-	select {
-	case s.slots <- struct{}{}:
-		return nil
-	default:
-	}
-	select {
-	case s.slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-s.ctx.Done():
-		return nil
+// yieldOne makes an idle connection yield to one that could not be accepted.
+func (s *Server) yieldOne() {
+	s.mu.Lock()
+	yield := s.whoYields("")
+	s.mu.Unlock()
+	if yield != nil {
+		yield()
 	}
 }
 
@@ -227,64 +233,32 @@ func (s *Server) dropListener(l net.Listener) {
 	l.Close()
 }
 
-// start begins negotiation on an accepted connection, which holds a slot.
-func (s *Server) start(nc net.Conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.draining.Load() {
-		nc.Close()
-		<-s.slots
-		return
-	}
-	s.haggling[nc] = false
-	s.open.Add(1)
-	go s.negotiate(nc)
-}
-
 // negotiate haggles and then serves the connection, or leaves it to the poller.
-func (s *Server) negotiate(nc net.Conn) {
-	peer := nc.RemoteAddr().String()
-	_ = nc.SetDeadline(time.Now().Add(s.cfg.HandshakeTimeout))
-	result, err := s.haggle(nc)
-	s.mu.Lock()
-	delete(s.haggling, nc)
-	s.mu.Unlock()
+func (s *Server) negotiate(v *visitor) {
+	peer := v.nc.RemoteAddr().String()
+	h := &haggler{s: s, v: v, conn: v.nc, timeout: s.cfg.HandshakeTimeout}
+	result, err := h.haggle()
+	if s.leave(v) {
+		err = errMadeRoom
+	}
 	if err != nil || result == nil {
 		if err != nil && !s.draining.Load() {
 			s.log.Info("negotiation ended", "client", peer, "error", err)
 		}
-		nc.Close()
-		s.ended()
+		v.nc.Close()
+		s.ended(v.place)
 		return
 	}
 	_ = result.conn.SetDeadline(time.Time{})
-	c, err := s.newConn(result)
+	c, err := s.newConn(result, v.place)
 	if err != nil {
 		s.log.Warn("connection lost", "client", peer, "error", err)
 		result.conn.Close()
 		result.exp.release()
-		s.ended()
+		s.ended(v.place)
 		return
 	}
 	c.first()
-}
-
-// agree is told before the client is that it may send requests; false: the server ends,
-// and would not answer them.
-func (s *Server) agree(nc net.Conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.draining.Load() {
-		return false
-	}
-	s.haggling[nc] = true
-	return true
-}
-
-// ended gives back what a connection holds in the server.
-func (s *Server) ended() {
-	<-s.slots
-	s.open.Done()
 }
 
 // Shutdown drains the server: it accepts no more, lets requests that have
@@ -298,8 +272,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for l := range s.listeners {
 		l.Close()
 	}
-	for nc, agreed := range s.haggling {
-		if !agreed {
+	for nc, v := range s.door.haggling {
+		if !v.agreed {
 			nc.Close()
 		}
 	}
@@ -342,7 +316,7 @@ func (s *Server) waitOpen(ctx context.Context) error {
 	for c := range s.conns {
 		c.kill()
 	}
-	for nc := range s.haggling {
+	for nc := range s.door.haggling {
 		nc.Close()
 	}
 	s.mu.Unlock()
