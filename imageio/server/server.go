@@ -32,12 +32,14 @@ type Server struct {
 	services []*service
 	nbd      *nbdService // nil: off
 	cleanup  []func() error
+
+	drainTime, hangTime time.Duration
 }
 
 // New binds the services' sockets; nothing is accepted before Serve. The log
 // goes where the configuration says. The caller ends it by Serve or Close.
 func New(cfg *Config, open Opener) (*Server, error) {
-	s := &Server{cfg: cfg, tickets: newTickets(open, cfg.Daemon.InactivityTimeout)}
+	s := &Server{cfg: cfg, drainTime: drainTime, hangTime: hangTime, tickets: newTickets(open, cfg.Daemon.InactivityTimeout)}
 	if err := s.openLog(); err != nil {
 		return nil, err
 	}
@@ -222,33 +224,61 @@ type renamedListener struct {
 
 func (l *renamedListener) Addr() net.Addr { return &l.addr }
 
+// How long the end of the daemon may take: running requests are canceled after
+// drainTime, and those that do not even then end, because their storage does not
+// answer, are left behind after hangTime more. Less than systemd's 90 s in all.
+const (
+	drainTime = 60 * time.Second
+	hangTime  = 10 * time.Second
+)
+
 // Serve accepts until ctx ends, then lets the running requests finish: for 60 s
-// at most, after which they are canceled. It returns when all has ended.
+// at most, after which they are canceled. It returns when all has ended, or with an
+// error 10 s later: what hangs in the kernel ends with the process alone.
 func (s *Server) Serve(ctx context.Context) error {
-	var accepting sync.WaitGroup
+	var running sync.WaitGroup
 	for _, svc := range s.services {
-		accepting.Go(svc.serve)
+		running.Go(svc.serve)
 	}
 	if s.nbd != nil {
-		accepting.Go(s.nbd.serve)
+		running.Go(s.nbd.serve)
 	}
 	s.notifySystemd()
 	s.log.info("server", "Ready for requests")
 	<-ctx.Done()
 	s.log.info("server", "Shutting down")
-	limit, cancel := context.WithTimeout(context.Background(), time.Minute)
+	limit, cancel := context.WithTimeout(context.Background(), s.drainTime)
 	defer cancel()
-	var ending sync.WaitGroup
 	for _, svc := range s.services {
-		ending.Go(func() { svc.shutdown(limit) })
+		running.Go(func() { svc.shutdown(limit) })
 	}
 	if s.nbd != nil {
-		ending.Go(func() { s.nbd.shutdown(limit) })
+		n := s.nbd
+		running.Go(func() { n.shutdown(limit) })
 	}
-	ending.Wait()
-	accepting.Wait()
+	if err := s.awaitEnd(&running); err != nil {
+		s.log.error("server", "%v", err)
+		s.nbd = nil
+		return errors.Join(err, s.Close())
+	}
 	s.log.info("server", "Stopped")
 	return s.Close()
+}
+
+func (s *Server) awaitEnd(running *sync.WaitGroup) error {
+	ended := make(chan struct{})
+	go func() {
+		running.Wait()
+		close(ended)
+	}()
+	hanging := time.NewTimer(s.drainTime + s.hangTime)
+	defer hanging.Stop()
+	select {
+	case <-ended:
+		return nil
+	case <-hanging.C:
+		return fmt.Errorf("requests still run %v after they were to end: their storage does not answer", s.drainTime+s.hangTime)
+	}
 }
 
 // Close releases the sockets and the log of a Server that does not Serve.
