@@ -9,7 +9,9 @@ import (
 // Document is a report: a title, what it was made on, and sections in order.
 type Document struct {
 	Title string
-	// Facts describe the run (machine, versions, parameters), shown as a list.
+	// Answer, where there is one, stands before all else, in a box.
+	Answer Answer
+	// Facts describe the run (machine, versions, parameters), shown as a list behind the sections.
 	Facts    []Fact
 	Sections []Section
 }
@@ -42,6 +44,13 @@ type Item interface {
 type Chart interface {
 	Item
 	draw(p *figure) error
+}
+
+// Answer is what a reader should know first: the answer in a few sentences, and what
+// makes it doubtful.
+type Answer struct {
+	Text     []string
+	Warnings []string
 }
 
 // Column describes one column of a table.
@@ -79,15 +88,23 @@ type Axis struct {
 	Log bool
 	// Zero makes a linear axis begin at 0.
 	Zero bool
-	// Ticks, where there are any, replace the automatic ones.
-	Ticks []Tick
+	// Scale says what the values are; the zero value is plain numbers.
+	Scale Scale
 }
 
-// Tick is a labelled place of an axis.
-type Tick struct {
-	Value float64
-	Label string
-}
+// Scale is what the values of an axis are, which decides how they are placed and labelled.
+type Scale int
+
+// Scales.
+const (
+	// Plain numbers; large ones are labelled with k, M or G.
+	Plain Scale = iota
+	// Percentiles are numbers from 0 to below 100. The steps from 90 to 99 and from 99 to 99.9
+	// have the same length, because the rare values are what a reader looks for.
+	Percentiles
+	// Microseconds are labelled with the unit that suits: 50 µs, 2 ms, 1 s.
+	Microseconds
+)
 
 // Bars is a bar chart: one bar of each series in each group.
 type Bars struct {
@@ -97,6 +114,8 @@ type Bars struct {
 	Series []BarSeries
 	// Digits is the number of decimals shown.
 	Digits int
+
+	colours colours
 }
 
 // BarSeries is one colour of a bar chart. Values has one value per group; NaN
@@ -153,6 +172,8 @@ type Lines struct {
 	Marks  []Mark
 	// Digits is the number of decimals shown.
 	Digits int
+
+	colours colours
 }
 
 // Caption implements [Item].
@@ -180,10 +201,27 @@ func (l *Lines) Table() *Table {
 	for _, x := range xs {
 		t.Rows = append(t.Rows, rows[x])
 	}
-	for _, m := range l.Marks {
-		t.Notes = append(t.Notes, m.note())
-	}
+	t.Notes = l.notes()
 	return t
+}
+
+// manyMarks is how many marks are listed one by one; a chart with more shows them, and a list
+// of hundreds of lines would hide all else.
+const manyMarks = 12
+
+// notes say what the values are and list the marks.
+func (l *Lines) notes() []string {
+	var out []string
+	if l.Y.Label != "" {
+		out = append(out, "values: "+l.Y.Label)
+	}
+	for i, m := range l.Marks {
+		if i == manyMarks {
+			return append(out, fmt.Sprintf("and %d more", len(l.Marks)-manyMarks))
+		}
+		out = append(out, m.note())
+	}
+	return out
 }
 
 func (m Mark) note() string {
@@ -237,6 +275,8 @@ type Boxes struct {
 	Groups []Sample
 	// Digits is the number of decimals shown.
 	Digits int
+
+	colours colours
 }
 
 // Sample is a named set of values.

@@ -37,7 +37,7 @@ func CSV(w io.Writer, it Item) error {
 	return c.Error()
 }
 
-// JSON writes the document: {"title", "facts": {name: value}, "sections":
+// JSON writes the document: {"title", "answer": [...], "warnings": [...], "facts": {name: value}, "sections":
 // [{"title", "text": [...], "items": [{"title", "columns": [...], "units":
 // [...], "rows": [[...]], "notes": [...]}]}]}. Every item has the form of its
 // table; null is no value.
@@ -50,6 +50,8 @@ func JSON(w io.Writer, d *Document) error {
 type (
 	jsonDoc struct {
 		Title    string            `json:"title"`
+		Answer   []string          `json:"answer,omitempty"`
+		Warnings []string          `json:"warnings,omitempty"`
 		Facts    map[string]string `json:"facts"`
 		Sections []jsonSection     `json:"sections"`
 	}
@@ -68,7 +70,7 @@ type (
 )
 
 func jsonDocument(d *Document) jsonDoc {
-	out := jsonDoc{Title: d.Title, Facts: map[string]string{}, Sections: []jsonSection{}}
+	out := jsonDoc{Title: d.Title, Answer: d.Answer.Text, Warnings: d.Answer.Warnings, Facts: map[string]string{}, Sections: []jsonSection{}}
 	for _, f := range d.Facts {
 		out.Facts[f.Name] = f.Value
 	}

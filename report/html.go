@@ -22,11 +22,13 @@ type pageSection struct {
 }
 
 type pageItem struct {
-	Title   string
-	SVG     template.HTML
-	Listing string
-	Table   *pageTable
-	Fold    bool
+	Title string
+	// SVG is the drawing; Narrow the one for small screens, which drawings that are folded away
+	// lack: they would double the size of a page with many cells.
+	SVG, Narrow template.HTML
+	Listing     string
+	Table       *pageTable
+	Fold        bool
 }
 
 type pageTable struct {
@@ -50,18 +52,19 @@ func HTML(w io.Writer, d *Document) error {
 	}
 	view := struct {
 		Title    string
+		Answer   Answer
 		Facts    []Fact
 		Contents []pageSection
 		Sections []pageSection
 		Data     template.JS
-	}{Title: d.Title, Facts: d.Facts, Data: template.JS(data)}
+	}{Title: d.Title, Answer: d.Answer, Facts: d.Facts, Data: template.JS(data)}
 	for i, s := range d.Sections {
 		sec := pageSection{ID: fmt.Sprintf("s%d", i+1), Title: s.Title, Sub: s.Sub, Fold: s.Fold, Text: s.Text}
 		if s.Title != "" && !s.Sub {
 			view.Contents = append(view.Contents, sec)
 		}
 		for _, it := range s.Items {
-			item, err := newPageItem(it)
+			item, err := newPageItem(it, s.Fold)
 			if err != nil {
 				return err
 			}
@@ -72,18 +75,24 @@ func HTML(w io.Writer, d *Document) error {
 	return page.Execute(w, view)
 }
 
-func newPageItem(it Item) (pageItem, error) {
+func newPageItem(it Item, folded bool) (pageItem, error) {
 	out := pageItem{Title: it.Caption()}
 	switch it := it.(type) {
 	case *Listing:
 		out.Listing = it.Body
 		return out, nil
 	case Chart:
-		svg, err := inlineSVG(it)
+		svg, err := inlineSVG(it, "broad", broadWidth)
 		if err != nil {
 			return out, err
 		}
 		out.SVG, out.Fold = template.HTML(svg), true
+		if !folded {
+			if svg, err = inlineSVG(it, "narrow", narrowWidth); err != nil {
+				return out, err
+			}
+			out.Narrow = template.HTML(svg)
+		}
 	}
 	out.Table = newPageTable(it.Table())
 	return out, nil

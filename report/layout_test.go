@@ -68,7 +68,7 @@ func TestManyGroups(t *testing.T) {
 			t.Errorf("%s: the first group is drawn at %v, below the last at %v", c.Caption(), first, last)
 		}
 	}
-	if drawing := svg(t, bars); !strings.Contains(drawing, ">1059<") {
+	if drawing := svg(t, bars); !strings.Contains(drawing, ">1,059<") {
 		t.Error("a bar lacks its value")
 	}
 	if h := height(t, svg(t, &report.Bars{Groups: []string{"a", "b"}, Series: []report.BarSeries{{Name: "s", Values: []float64{1, 2}}}})); h != 400 {
@@ -108,13 +108,78 @@ func TestLegendBesideThePlot(t *testing.T) {
 	}
 }
 
-// TestTicks: an axis shows the ticks it is given.
-func TestTicks(t *testing.T) {
+// TestPercentileAxis: the numbers of a chart of percentiles are percentiles, and the rare ones
+// have room.
+func TestPercentileAxis(t *testing.T) {
 	t.Parallel()
-	l := lines()
-	l.X.Ticks = []report.Tick{{0, "begin"}, {2, "end"}}
-	if d := svg(t, l); !strings.Contains(d, ">begin<") || !strings.Contains(d, ">end<") {
-		t.Error("the ticks are missing")
+	l := &report.Lines{Title: "latency", X: report.Axis{Label: "percentile", Scale: report.Percentiles}, Y: report.Axis{Label: "µs", Log: true, Scale: report.Microseconds},
+		Series: []report.Series{{Name: "a", Points: []report.Point{{X: 50, Y: 10}, {X: 99, Y: 100}, {X: 99.99, Y: 5000}}}}}
+	d := svg(t, l)
+	for _, want := range []string{">50 %<", ">99 %<", ">99.99 %<", ">10 µs<", ">1 ms<"} {
+		if !strings.Contains(d, want) {
+			t.Errorf("no tick %s", want)
+		}
+	}
+	if got := l.Table().Rows[2][0]; got != 99.99 {
+		t.Errorf("the table begins its last row with %v", got)
+	}
+}
+
+// TestMatchedColours: a name has one colour in all charts of a document.
+func TestMatchedColours(t *testing.T) {
+	t.Parallel()
+	one := func(names ...string) *report.Lines {
+		l := &report.Lines{}
+		for _, n := range names {
+			l.Series = append(l.Series, report.Series{Name: n, Points: []report.Point{{X: 0, Y: 1}, {X: 1, Y: 2}}})
+		}
+		return l
+	}
+	both, second := one("a", "b"), one("b")
+	group := &report.Bars{Groups: []string{"c", "b"}, Series: []report.BarSeries{{Values: []float64{1, 2}}}}
+	d := &report.Document{Sections: []report.Section{{Items: []report.Item{both, &report.Table{}, second}}, {Items: []report.Item{group}}}}
+	d.MatchColours()
+	orange, green := "#E69F00", "#009E73"
+	if drawn := svg(t, second); !strings.Contains(drawn, orange) {
+		t.Error("b alone has not the colour that it has beside a")
+	}
+	if drawn := svg(t, group); !strings.Contains(drawn, orange) || !strings.Contains(drawn, green) {
+		t.Error("the bars have not the colours of their groups")
+	}
+}
+
+// TestSmallBars: a bar that a linear axis would flatten is seen.
+func TestSmallBars(t *testing.T) {
+	t.Parallel()
+	b := &report.Bars{Y: report.Axis{Label: "IOPS"}, Groups: []string{"a", "b"}, Series: []report.BarSeries{{Values: []float64{100, 100000}}}}
+	d := svg(t, b)
+	for _, want := range []string{"IOPS (logarithmic)", ">100,000<", ">10k<"} {
+		if !strings.Contains(d, want) {
+			t.Errorf("the chart lacks %s", want)
+		}
+	}
+}
+
+// TestPageOfCharts: drawings take the page's colours, and small screens have drawings of
+// their own, but for what is folded away.
+func TestPageOfCharts(t *testing.T) {
+	t.Parallel()
+	var page bytes.Buffer
+	d := &report.Document{Title: "x", Answer: report.Answer{Text: []string{"Use a."}, Warnings: []string{"the host was busy"}}, Facts: []report.Fact{{Name: "CPU", Value: "z80"}},
+		Sections: []report.Section{{Title: "One", Items: []report.Item{bars()}}, {Title: "Two", Fold: true, Items: []report.Item{lines()}}}}
+	if err := report.HTML(&page, d); err != nil {
+		t.Fatal(err)
+	}
+	s := page.String()
+	_, body, _ := strings.Cut(s, "</style>")
+	for want, n := range map[string]int{`class="broad"`: 2, `class="narrow"`: 1, "#0072B2": 0, "fill:#FFFFFF": 0} {
+		if got := strings.Count(body, want); got != n {
+			t.Errorf("%d times %s, want %d", got, want, n)
+		}
+	}
+	answer, chart, facts := strings.Index(s, "Use a."), strings.Index(s, "<figure role"), strings.Index(s, "z80")
+	if answer < 0 || answer > chart || chart > facts || !strings.Contains(s, "Warning: the host was busy") {
+		t.Errorf("answer at %d, first chart at %d, environment at %d", answer, chart, facts)
 	}
 }
 

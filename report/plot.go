@@ -1,7 +1,6 @@
 package report
 
 import (
-	"bytes"
 	"fmt"
 	"image/color"
 	"io"
@@ -15,27 +14,22 @@ import (
 	"gonum.org/v1/plot/vg/vgimg"
 )
 
-// Size of a drawing in points (1/72 inch). The zero value is 720 x 400, higher
-// where a chart has many groups.
+// Size of a drawing in points (1/72 inch). Without a width it is 720 wide; without a
+// height it is as high as suits the width, higher where a chart has many groups.
 type Size struct{ Width, Height float64 }
 
 func (s Size) of(c Chart) (w, h vg.Length) {
-	if s.Width <= 0 || s.Height <= 0 {
-		s = Size{720, 400}
+	if s.Width <= 0 {
+		s = Size{Width: 720}
+	}
+	if s.Height <= 0 {
+		s.Height = min(400, 0.9*s.Width)
 		if g, ok := c.(grouped); ok && g.flat(s.Width) {
 			s.Height = max(s.Height, g.rows()*rowHeight+90)
 		}
 	}
 	return vg.Points(s.Width), vg.Points(s.Height)
 }
-
-// palette is Okabe and Ito's, which colour-blind readers tell apart.
-var palette = []color.RGBA{
-	{0, 114, 178, 255}, {230, 159, 0, 255}, {0, 158, 115, 255}, {213, 94, 0, 255},
-	{204, 121, 167, 255}, {86, 180, 233, 255}, {240, 228, 66, 255}, {90, 90, 90, 255},
-}
-
-func colour(i int) color.RGBA { return palette[i%len(palette)] }
 
 // figure is one plot under construction.
 type figure struct {
@@ -119,16 +113,17 @@ func (p *figure) axes(x, y Axis) {
 
 func axis(a *plot.Axis, want Axis) {
 	a.Label.Text = want.Label
-	a.Tick.Marker = linearTicks{}
-	if want.Log {
-		a.Scale, a.Tick.Marker = plot.LogScale{}, logTicks{}
+	label := numberLabel
+	if want.Scale == Microseconds {
+		label = durationLabel
 	}
-	if len(want.Ticks) > 0 {
-		ticks := make(plot.ConstantTicks, len(want.Ticks))
-		for i, t := range want.Ticks {
-			ticks[i] = plot.Tick{Value: t.Value, Label: t.Label}
-		}
-		a.Tick.Marker = ticks
+	switch {
+	case want.Scale == Percentiles:
+		a.Scale, a.Tick.Marker = percentileScale{}, percentileTicks{}
+	case want.Log:
+		a.Scale, a.Tick.Marker = plot.LogScale{}, logTicks{label}
+	default:
+		a.Tick.Marker = linearTicks{label}
 	}
 }
 
@@ -155,7 +150,11 @@ func (p *figure) settle(x, y Axis) {
 		if a.want.Log && a.axis.Min <= 0 {
 			a.axis.Min, a.axis.Max = 1, max(a.axis.Max, 10)
 		}
-		if a.axis.Min == a.axis.Max {
+		switch {
+		case a.axis.Min != a.axis.Max:
+		case a.want.Scale == Percentiles:
+			a.axis.Max = (a.axis.Max + 100) / 2
+		default:
 			a.axis.Max++
 		}
 	}
@@ -163,6 +162,7 @@ func (p *figure) settle(x, y Axis) {
 
 func (l *Lines) draw(p *figure) error {
 	p.axes(l.X, l.Y)
+	tints := l.colours.of(l.parts())
 	for i, s := range l.Series {
 		line, err := plotter.NewLine(points(s.Points, l.X, l.Y))
 		if err != nil {
@@ -172,7 +172,7 @@ func (l *Lines) draw(p *figure) error {
 			return err
 		}
 		line.Width = vg.Points(1.5)
-		line.Color = colour(i)
+		line.Color = tints[i]
 		p.Add(line)
 		p.explain(s.Name, line)
 	}
@@ -217,19 +217,5 @@ func points(in []Point, x, y Axis) plotter.XYs {
 
 // drawable reports whether v has a place on the axis.
 func drawable(v float64, a Axis) bool {
-	return !math.IsNaN(v) && !math.IsInf(v, 0) && (!a.Log || v > 0)
-}
-
-// inlineSVG returns the chart as an element for an HTML page: no XML
-// declaration, and as wide as the page.
-func inlineSVG(c Chart) ([]byte, error) {
-	var b bytes.Buffer
-	if err := SVG(&b, c, Size{}); err != nil {
-		return nil, err
-	}
-	svg := b.Bytes()
-	if i := bytes.Index(svg, []byte("<svg")); i >= 0 {
-		svg = svg[i:]
-	}
-	return svg, nil
+	return !math.IsNaN(v) && !math.IsInf(v, 0) && (!a.Log || v > 0) && (a.Scale != Percentiles || v >= 0 && v < 100)
 }

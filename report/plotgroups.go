@@ -2,7 +2,9 @@ package report
 
 import (
 	"image/color"
-	"strconv"
+	"math"
+	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"gonum.org/v1/plot/plotter"
@@ -23,17 +25,30 @@ type grouped interface {
 // rowHeight is that of one bar or box, in points; below it labels touch.
 const rowHeight = 15
 
+// letter is the width of a character in points, on average.
+const letter = 6.2
+
+// shorten cuts a name in the middle, because the names of one chart often differ at their
+// ends alone.
+func shorten(name string, limit int) string {
+	r := []rune(name)
+	if len(r) <= limit || limit < 5 {
+		return name
+	}
+	head := (limit - 1) / 3
+	return string(r[:head]) + "…" + string(r[len(r)-(limit-1-head):])
+}
+
 // crowded reports whether names of so many characters don't fit side by side.
 func crowded(names []string, width float64) bool {
 	longest := 0
 	for _, n := range names {
 		longest = max(longest, utf8.RuneCountInString(n))
 	}
-	const letter = 6.2 // points, on average
 	return float64(longest+2)*letter*float64(len(names)) > 0.85*width
 }
 
-func (b *Bars) names() []string         { return b.Groups }
+func (b *Bars) names() []string         { return slices.Clone(b.Groups) }
 func (b *Bars) rows() float64           { return float64(len(b.Groups)) * (float64(len(b.Series)) + 0.6) }
 func (b *Bars) flat(width float64) bool { return crowded(b.Groups, width) }
 
@@ -51,6 +66,9 @@ func (b *Boxes) flat(width float64) bool { return crowded(b.names(), width) }
 // the length that each group has.
 func (p *figure) groups(g grouped, y Axis) (flat bool, place func(i int) float64, room vg.Length) {
 	names := g.names()
+	for i := range names {
+		names[i] = shorten(names[i], int(0.4*p.width.Points()/letter))
+	}
 	n := len(names)
 	flat = g.flat(p.width.Points())
 	grid := plotter.NewGrid()
@@ -91,34 +109,116 @@ func (p *figure) nominal(names []string, flat bool, place func(int) float64) {
 }
 
 func (b *Bars) draw(p *figure) error {
-	y := b.Y
+	y, lengths := b.Y, b.lengths()
 	y.Zero = true
+	if lengths.base > 0 {
+		y.Label = strings.TrimSpace(y.Label + " (logarithmic)")
+	}
 	flat, place, room := p.groups(b, y)
-	n := max(len(b.Series), 1)
-	width := room * 0.85 / vg.Length(n)
-	for i, s := range b.Series {
-		if len(b.Groups) == 0 {
-			continue
-		}
-		values := b.placed(s, place)
-		bars, err := plotter.NewBarChart(values, width)
-		if err != nil {
-			return err
-		}
-		bars.LineStyle.Width = 0
-		bars.Color = colour(i)
-		bars.Horizontal = flat
-		bars.Offset = (vg.Length(i) - vg.Length(n-1)/2) * width
+	if along := &p.Y; lengths.base > 0 {
 		if flat {
-			bars.Offset = -bars.Offset
+			along = &p.X
 		}
-		p.Add(bars)
-		if err := p.barLabels(values, bars, b.Digits, width); err != nil {
-			return err
+		along.Tick.Marker = decadeTicks{lengths.base}
+	}
+	if len(b.Groups) > 0 {
+		n := len(b.Series)
+		width := room * 0.85 / vg.Length(max(n, 1))
+		tints := b.colours.of(b.parts())
+		for i, s := range b.Series {
+			at := (vg.Length(i) - vg.Length(n-1)/2) * width
+			if flat {
+				at = -at
+			}
+			shape := barShape{flat: flat, width: width, offset: at, place: place, lengths: lengths}
+			if !b.bySeries() {
+				if err := p.eachBar(b, s, shape); err != nil {
+					return err
+				}
+				continue
+			}
+			bars, err := p.bars(b.placed(s, place), b.Digits, shape, tints[i])
+			if err != nil {
+				return err
+			}
+			p.explain(s.Name, bars)
 		}
-		p.explain(s.Name, bars)
 	}
 	p.settleGroups(flat, y)
+	return nil
+}
+
+// muchLarger is the ratio of values from which on the bars of the small ones could not be
+// told apart on a linear axis.
+const muchLarger = 50
+
+// lengths turns values into lengths of bars: the values themselves, or, with a base above 0,
+// the number of times that the value is ten times the base.
+type lengths struct{ base float64 }
+
+// lengths decides by the smallest and the largest value above 0.
+func (b *Bars) lengths() lengths {
+	lo, hi := math.Inf(1), 0.0
+	for _, s := range b.Series {
+		for _, v := range s.Values {
+			if v > 0 && !math.IsInf(v, 0) {
+				lo, hi = min(lo, v), max(hi, v)
+			}
+		}
+	}
+	if !(hi > muchLarger*lo) {
+		return lengths{}
+	}
+	return lengths{math.Pow(10, math.Floor(math.Log10(lo))-1)}
+}
+
+func (l lengths) of(v float64) float64 {
+	switch {
+	case l.base == 0:
+		return v
+	case v <= l.base:
+		return 0
+	}
+	return math.Log10(v / l.base)
+}
+
+// barShape is how the bars of one series stand.
+type barShape struct {
+	flat          bool
+	width, offset vg.Length
+	place         func(int) float64
+	lengths       lengths
+}
+
+// bars draws one series with one colour.
+func (p *figure) bars(values plotter.Values, digits int, s barShape, fill color.Color) (*plotter.BarChart, error) {
+	drawn := make(plotter.Values, len(values))
+	for i, v := range values {
+		drawn[i] = s.lengths.of(v)
+	}
+	bars, err := plotter.NewBarChart(drawn, s.width)
+	if err != nil {
+		return nil, err
+	}
+	bars.LineStyle.Width = 0
+	bars.Color = fill
+	bars.Horizontal = s.flat
+	bars.Offset = s.offset
+	p.Add(bars)
+	return bars, p.barLabels(values, bars, digits, s.width)
+}
+
+// eachBar draws the only series of a chart, each bar in its group's colour.
+func (p *figure) eachBar(b *Bars, s BarSeries, shape barShape) error {
+	for i, tint := range groupColours(b.colours, b.Groups) {
+		one := BarSeries{Values: make([]float64, len(b.Groups))}
+		if i < len(s.Values) {
+			one.Values[i] = s.Values[i]
+		}
+		if _, err := p.bars(b.placed(one, shape.place), b.Digits, shape, tint); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -141,12 +241,12 @@ func (p *figure) barLabels(values plotter.Values, bars *plotter.BarChart, digits
 	}
 	data := plotter.XYLabels{}
 	for i, v := range values {
-		at := plotter.XY{X: float64(i), Y: v}
+		at := plotter.XY{X: float64(i), Y: bars.Values[i]}
 		if bars.Horizontal {
 			at.X, at.Y = at.Y, at.X
 		}
 		if v != 0 {
-			data.XYs, data.Labels = append(data.XYs, at), append(data.Labels, strconv.FormatFloat(v, 'f', digits, 64))
+			data.XYs, data.Labels = append(data.XYs, at), append(data.Labels, withSeparators(v, digits))
 		}
 	}
 	labels, err := plotter.NewLabels(data)
@@ -172,6 +272,7 @@ func (p *figure) barLabels(values plotter.Values, bars *plotter.BarChart, digits
 
 func (b *Boxes) draw(p *figure) error {
 	flat, place, room := p.groups(b, b.Y)
+	tints := groupColours(b.colours, b.names())
 	for i, g := range b.Groups {
 		var values plotter.Values
 		for _, v := range g.Values {
@@ -186,7 +287,7 @@ func (b *Boxes) draw(p *figure) error {
 		if err != nil {
 			return err
 		}
-		box.FillColor = pale(colour(i))
+		box.FillColor = pale(tints[i])
 		box.Horizontal = flat
 		p.Add(box)
 		if err := p.dots(values, place(i), flat); err != nil {
@@ -221,10 +322,8 @@ func (p *figure) dots(values plotter.Values, at float64, flat bool) error {
 	return nil
 }
 
-func pale(c color.RGBA) color.RGBA {
-	half := func(v uint8) uint8 { return uint8((int(v) + 255) / 2) }
-	return color.RGBA{half(c.R), half(c.G), half(c.B), 255}
-}
+// pale lets half of the page through, be it light or dark.
+func pale(c color.RGBA) color.NRGBA { return color.NRGBA{c.R, c.G, c.B, 128} }
 
 // settleGroups is settle for grouped charts, with room for the labels at the ends.
 func (p *figure) settleGroups(flat bool, y Axis) {

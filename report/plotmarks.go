@@ -15,7 +15,7 @@ func (p *figure) marks(l *Lines) error {
 		return nil
 	}
 	top, step := p.Y.Max, (p.Y.Max-p.Y.Min)*0.045
-	row := 0
+	row, tints := 0, l.colours.of(l.parts())
 	for i, s := range l.Series {
 		if l.Y.Log || !slices.ContainsFunc(l.Marks, func(m Mark) bool { return m.Series == s.Name }) {
 			continue
@@ -26,7 +26,7 @@ func (p *figure) marks(l *Lines) error {
 			if m.Series != s.Name {
 				continue
 			}
-			if _, err := p.rectangle(m, lo, lo+step*0.7, colour(i)); err != nil {
+			if _, err := p.rectangle(m, lo, lo+step*0.7, tints[i]); err != nil {
 				return err
 			}
 		}

@@ -184,7 +184,7 @@ func TestHTML(t *testing.T) {
 		t.Fatal(err)
 	}
 	page := b.String()
-	if n := strings.Count(page, "<svg"); n != len(charts()) {
+	if n := strings.Count(page, `<svg class="broad"`); n != len(charts()) {
 		t.Errorf("%d charts in the page, want %d", n, len(charts()))
 	}
 	for _, bad := range []string{"src=\"http", "href=\"http", "url(http", "@import", "<link rel=\"stylesheet"} {

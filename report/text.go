@@ -22,13 +22,7 @@ func Text(w io.Writer, d *Document) error {
 	if d.Title != "" {
 		fmt.Fprintf(&b, "%s\n%s\n", d.Title, strings.Repeat("=", utf8.RuneCountInString(d.Title)))
 	}
-	width := 0
-	for _, f := range d.Facts {
-		width = max(width, utf8.RuneCountInString(f.Name))
-	}
-	for _, f := range d.Facts {
-		fmt.Fprintf(&b, "%s  %s\n", text.Pad(f.Name, width, ' '), f.Value)
-	}
+	b.WriteString(d.Answer.text())
 	for _, s := range d.Sections {
 		b.WriteByte('\n')
 		if s.Title != "" {
@@ -46,8 +40,54 @@ func Text(w io.Writer, d *Document) error {
 			b.WriteString(itemText(it))
 		}
 	}
+	b.WriteString(factsText(d.Facts))
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// answerWidth is where the lines of an answer are broken.
+const answerWidth = 96
+
+// text is the answer in a box for a terminal.
+func (a Answer) text() string {
+	var lines []string
+	for _, t := range a.Text {
+		lines = append(lines, strings.Split(text.WrapSoft(t, answerWidth), "\n")...)
+	}
+	for _, w := range a.Warnings {
+		lines = append(lines, strings.Split(text.WrapSoft("Warning: "+w, answerWidth), "\n")...)
+	}
+	if len(lines) == 0 {
+		return ""
+	}
+	width := 0
+	for i, l := range lines {
+		lines[i] = strings.TrimRight(l, " ")
+		width = max(width, utf8.RuneCountInString(lines[i]))
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "╭─%s─╮\n", strings.Repeat("─", width))
+	for _, l := range lines {
+		fmt.Fprintf(&b, "│ %s │\n", text.Pad(l, width, ' '))
+	}
+	fmt.Fprintf(&b, "╰─%s─╯\n", strings.Repeat("─", width))
+	return b.String()
+}
+
+func factsText(facts []Fact) string {
+	if len(facts) == 0 {
+		return ""
+	}
+	width := 0
+	for _, f := range facts {
+		width = max(width, utf8.RuneCountInString(f.Name))
+	}
+	var b strings.Builder
+	b.WriteString("\nEnvironment\n-----------\n")
+	for _, f := range facts {
+		fmt.Fprintf(&b, "%s  %s\n", text.Pad(f.Name, width, ' '), f.Value)
+	}
+	return b.String()
 }
 
 // TextItem writes one item for a terminal.
@@ -218,8 +258,9 @@ func linesText(l *Lines) string {
 		}
 		t.Add(s.Name, len(s.Points), lo, sum/float64(len(s.Points)), hi, sparkline(s.Points, hi))
 	}
-	for _, m := range l.Marks {
-		t.Notes = append(t.Notes, m.note())
+	t.Notes = l.notes()
+	if l.Y.Label != "" {
+		t.Notes = t.Notes[1:] // the title has the unit
 	}
 	return tableText(t)
 }

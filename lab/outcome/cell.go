@@ -190,9 +190,10 @@ func (f *CellFigures) merged(dir int) *hist.Histogram {
 	return all
 }
 
-// label names a cell by what its sweep varies: the bare value of a single axis.
+// label names a cell by what its sweep varies: the bare value of a single axis where it says
+// enough by itself.
 func label(varied []spec.Value) string {
-	if len(varied) == 1 {
+	if len(varied) == 1 && !bare(varied[0].Value) {
 		return varied[0].Value
 	}
 	parts := make([]string, len(varied))
@@ -200,6 +201,14 @@ func label(varied []spec.Value) string {
 		parts[i] = v.Axis + "=" + v.Value
 	}
 	return strings.Join(parts, " ")
+}
+
+// bare reports whether a value says nothing without its axis: "on is faster than off".
+func bare(value string) bool {
+	if value == "" || value[0] >= '0' && value[0] <= '9' {
+		return true
+	}
+	return slices.Contains([]string{"on", "off", "yes", "no", "true", "false", "none", "auto", "default", "all"}, value)
 }
 
 // Label names the cell by the values of the axes that its sweep varies.

@@ -66,12 +66,8 @@ func digits(v float64) int {
 	return 2
 }
 
-// percentiles that charts show. On an axis of 1/(1-p) the rare ones have as much room as
-// the others.
+// percentiles that charts show.
 var percentiles = []float64{50, 75, 90, 95, 99, 99.5, 99.9, 99.95, 99.99}
-
-var percentileTicks = []report.Tick{{Value: 2, Label: "50 %"}, {Value: 4, Label: "75 %"}, {Value: 10, Label: "90 %"}, {Value: 20, Label: "95 %"}, {Value: 100, Label: "99 %"},
-	{Value: 1000, Label: "99.9 %"}, {Value: 10000, Label: "99.99 %"}}
 
 // manyLines is how many lines of a chart can be told apart.
 const manyLines = 8
@@ -82,7 +78,7 @@ func (a *analysis) latencyCharts(id, head string, cells []*Cell) []NamedChart {
 	cells, which := a.extremes(cells)
 	var out []NamedChart
 	for d, dir := range jobfile.DirNames {
-		l := &report.Lines{Title: fmt.Sprintf("%s: latency of %ss%s", head, dir, which), X: report.Axis{Label: "percentile", Log: true, Ticks: percentileTicks}, Y: report.Axis{Label: "µs", Log: true}, Digits: 1}
+		l := &report.Lines{Title: fmt.Sprintf("%s: latency of %ss%s", head, dir, which), X: report.Axis{Label: "percentile", Scale: report.Percentiles}, Y: report.Axis{Label: "µs", Log: true, Scale: report.Microseconds}, Digits: 2}
 		for _, c := range cells {
 			h := a.cells[c.ID].merged(d)
 			if h == nil {
@@ -92,7 +88,7 @@ func (a *analysis) latencyCharts(id, head string, cells []*Cell) []NamedChart {
 			for i, v := range h.Percentiles(percentiles) {
 				// A percentile that fewer than one I/O is above is the maximum, again.
 				if left := 1 - percentiles[i]/100; left*float64(h.N()) >= 1 {
-					s.Points = append(s.Points, report.Point{X: math.Round(1 / left), Y: float64(v) / 1e3})
+					s.Points = append(s.Points, report.Point{X: percentiles[i], Y: float64(v) / 1e3})
 				}
 			}
 			l.Series = append(l.Series, s)
@@ -140,7 +136,8 @@ func bandwidthLines(c *Cell, run *Run) *report.Lines {
 		if points := g.bandwidth(n); len(points) > 0 {
 			l.Series = append(l.Series, report.Series{Name: n.Name, Points: points})
 		}
-		for _, s := range n.stalls() {
+		stalls, _ := run.stallsOf(i)
+		for _, s := range stalls {
 			l.Marks = append(l.Marks, mark(s, "stall", n.Name))
 		}
 		for _, s := range union(n.Silent) {

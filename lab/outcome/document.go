@@ -26,20 +26,34 @@ type analysis struct {
 	*Results
 	cells map[string]*CellFigures
 	o     Options
+	drawn []NamedChart // those of the page, but for an experiment's own
 }
 
-func analyse(r *Results, o Options) *analysis { return &analysis{r, r.figures(), o} }
+func analyse(r *Results, o Options) *analysis {
+	return &analysis{Results: r, cells: r.figures(), o: o}
+}
 
-// Document is the report for a terminal: verdicts, tables, what did not run and why.
+// Document is the report for a terminal: the answer, tables, what did not run and why.
 func Document(r *Results, o Options) *report.Document { return analyse(r, o).document(false) }
 
 // Page is the report with all charts, for [report.HTML].
-func Page(r *Results, o Options) *report.Document { return analyse(r, o).document(true) }
+func Page(r *Results, o Options) *report.Document {
+	d, _ := analyse(r, o).page()
+	return d
+}
+
+// page is the report with all charts, and those charts that are not the experiment's own.
+func (a *analysis) page() (*report.Document, []NamedChart) {
+	a.drawn = nil
+	d := a.document(true)
+	d.MatchColours()
+	return d, a.drawn
+}
 
 // document builds the report; page adds the charts and what only a page can fold away.
 func (a *analysis) document(page bool) *report.Document {
-	d := &report.Document{Title: a.title(), Facts: a.facts()}
-	d.Sections = append(d.Sections, a.verdictSection(page))
+	d := &report.Document{Title: a.title(), Answer: a.answer(), Facts: a.facts()}
+	d.Sections = append(d.Sections, a.topSection(page))
 	d.Sections = append(d.Sections, a.o.Sections...)
 	for i := range a.Sweeps {
 		d.Sections = append(d.Sections, a.sweepSections(&a.Sweeps[i], page)...)
@@ -70,6 +84,9 @@ func (a *analysis) facts() []report.Fact {
 		}
 	}
 	facts := []report.Fact{{Name: "started", Value: a.Started.Format("2006-01-02 15:04:05 MST")}}
+	if v := a.Environment.Version; v != "" {
+		facts = append(facts, report.Fact{Name: "vmdisk", Value: v})
+	}
 	facts = append(facts, report.Fact{Name: "runs", Value: fmt.Sprintf("%d that count, %d discarded; %d of %d cells cannot run here", counted, discarded, skipped, len(a.Cells))})
 	if accel := a.Environment.Accel; accel != "" {
 		if a.Environment.AccelWhy != "" {
@@ -83,23 +100,11 @@ func (a *analysis) facts() []report.Fact {
 	return facts
 }
 
-// verdictSection is what a reader in a hurry reads.
-func (a *analysis) verdictSection(page bool) report.Section {
-	s := report.Section{Title: "Verdicts"}
+// topSection says what was compared, with the charts that an experiment has of its own.
+func (a *analysis) topSection(page bool) report.Section {
+	s := report.Section{Title: "What was compared"}
 	if a.Summary != "" {
 		s.Text = append(s.Text, a.Summary)
-	}
-	if a.Partial {
-		s.Text = append(s.Text, "The experiment was stopped before all runs were done: what is here is partial.")
-	}
-	s.Text = append(s.Text, a.Notes...)
-	for i := range a.Sweeps {
-		sweep := &a.Sweeps[i]
-		for j := range sweep.Workloads {
-			for _, v := range a.verdicts(sweep, &sweep.Workloads[j]) {
-				s.Text = append(s.Text, heading(a.Results, sweep, &sweep.Workloads[j])+" — "+v.Text)
-			}
-		}
 	}
 	if page {
 		for _, c := range a.o.Charts {
@@ -162,7 +167,7 @@ func (a *analysis) sweepSections(s *Sweep, page bool) []report.Section {
 			continue
 		}
 		for _, v := range a.verdicts(s, w) {
-			part.Text = append(part.Text, loaded(v.Load, v.Ceiling))
+			part.Text = append(part.Text, v.Text, loaded(v.Load, v.Ceiling))
 		}
 		part.Items = []report.Item{a.cellTable(s, cells)}
 		if page {
@@ -183,6 +188,7 @@ func (a *analysis) sweepSections(s *Sweep, page bool) []report.Section {
 // withCharts puts the first chart before the table and the others behind it.
 func (a *analysis) withCharts(part report.Section, s *Sweep, w *Workload, cells []*Cell) report.Section {
 	charts := a.workloadCharts(s, w, cells)
+	a.drawn = append(a.drawn, charts...)
 	part.Items = append([]report.Item{charts[0].Chart}, part.Items...)
 	for _, c := range charts[1:] {
 		part.Items = append(part.Items, c.Chart)
@@ -204,7 +210,9 @@ func (a *analysis) cellSections(cells []*Cell) []report.Section {
 	for _, c := range cells {
 		f := a.cells[c.ID]
 		s := report.Section{Title: c.Label() + median(f), Sub: true, Fold: true, Items: []report.Item{nodeTable(c, f)}}
-		for _, ch := range cellCharts(c, f) {
+		charts := cellCharts(c, f)
+		a.drawn = append(a.drawn, charts...)
+		for _, ch := range charts {
 			s.Items = append(s.Items, ch.Chart)
 		}
 		out = append(out, s)

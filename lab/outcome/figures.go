@@ -61,9 +61,9 @@ type RunFigures struct {
 // Figures works out what a run says.
 func (run *Run) Figures() RunFigures {
 	f := RunFigures{Repeat: run.Repeat, Stalls: run.stalls()}
-	for _, n := range run.Nodes {
-		f.Nodes = append(f.Nodes, n.figures())
-		f.add(n.Window)
+	for i := range run.Nodes {
+		f.Nodes = append(f.Nodes, run.nodeFigures(i))
+		f.add(run.Nodes[i].Window)
 	}
 	for d := range f.Dirs {
 		r := &f.Dirs[d]
@@ -96,7 +96,8 @@ func (f *RunFigures) add(window [jobfile.Dirs]Figures) {
 	}
 }
 
-func (n *Node) figures() NodeFigures {
+func (run *Run) nodeFigures(i int) NodeFigures {
+	n := &run.Nodes[i]
 	f := NodeFigures{Name: n.Name}
 	for d, w := range n.Window {
 		if w.IOs == 0 {
@@ -113,7 +114,8 @@ func (n *Node) figures() NodeFigures {
 			}
 		}
 	}
-	f.Stalls, f.LongestStall = sum(n.stalls())
+	stalls, _ := run.stallsOf(i)
+	f.Stalls, f.LongestStall = sum(stalls)
 	f.Lockups, f.LongestLockup = sum(union(n.Silent))
 	return f
 }

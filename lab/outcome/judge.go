@@ -19,13 +19,17 @@ type Verdict struct {
 	// "bs=4k". Cells with different work are not compared.
 	Load   string `json:"load,omitempty"`
 	Metric string `json:"metric"`
-	// Winner is the label of the cell that surely did best, or, with Sure false, of
-	// the one that leads. It is "" when None says why none is named.
+	// Winner is the label of the cell that surely did best, "" when None says why none is named.
 	Winner string `json:"winner"`
 	Sure   bool   `json:"sure"`
-	// P is the probability of the winner's distance to the nearest other by chance
+	// Best is the label of the cell with the best median, be it by chance or not.
+	Best string `json:"best"`
+	// P is the probability of the best's distance to the nearest other by chance
 	// (Mann-Whitney U, corrected by Holm for the number of cells); -1: not tested.
 	P float64 `json:"p"`
+	// Visible is the difference in percent, among those that are not told apart, from which on
+	// these repeats would have shown it; 0: not worked out.
+	Visible float64 `json:"visible_percent,omitempty"`
 	// Ratio of the best to the worst, 1 or more.
 	Ratio float64 `json:"ratio"`
 	// Why says what limited the best and the worst.
@@ -33,13 +37,15 @@ type Verdict struct {
 	// None is why no winner is named.
 	None string `json:"none,omitempty"`
 	// Worst is the label of the last one. Ties are those that do not surely differ
-	// from the winner.
+	// from the best.
 	Worst string   `json:"worst"`
 	Ties  []string `json:"ties,omitempty"`
 	// Ceiling says whether any cell ran into the CPUs' limit.
 	Ceiling string `json:"cpu_ceiling"`
 	// Text is all of it in words.
 	Text string `json:"text"`
+
+	list []contender // the best first
 }
 
 // loadAxes change the work, not the set-up.
@@ -150,6 +156,7 @@ func (v *Verdict) decide(cells []*Cell, figures map[string]*CellFigures, metric 
 	default:
 		v.rank(list)
 	}
+	v.list = list
 	v.Ceiling = ceiling(list)
 	v.Text = v.sentence(list)
 }
@@ -188,36 +195,83 @@ func (v *Verdict) lower() bool { return v.Metric == MetricReadP99 }
 // rank decides between two or more.
 func (v *Verdict) rank(list []contender) {
 	best, worst := list[0], list[len(list)-1]
-	v.Winner, v.Worst = best.label, worst.label
+	v.Best, v.Worst = best.label, worst.label
 	v.Ratio = max(best.median, worst.median) / min(best.median, worst.median)
 	v.Why = fmt.Sprintf("%s: %s; %s: %s", best.label, best.limit.Text, worst.label, worst.limit.Text)
-	// A leader that only its guests' CPUs held back is ahead all the same. One behind
-	// that they held back may be slow for that reason alone.
-	if slices.ContainsFunc(list[1:], func(c contender) bool { return c.limit.Emulated }) {
-		v.Winner, v.None = "", "the guests' CPU was the limit (TCG): no winner is named"
+	if why := blurred(list); why != "" {
+		v.None = why + ": no winner is named"
+		return
+	}
+	if have, need := fewest(list), needed(len(list)); have < need {
+		v.None = fmt.Sprintf("there are too few repeats to tell (%d; at least %d are needed)", have, need)
 		return
 	}
 	v.test(list)
 }
 
-// test sets Sure, P and Ties: the leader against each of the others.
+// blurred says why the figures are not of what is compared, "" if they are. It is one rule for all
+// experiments: a cell that was held back by the emulation of its guests, or by programs that have
+// nothing to do with the experiment, could be anywhere, and so could the others beside it.
+func blurred(list []contender) string {
+	switch {
+	case slices.ContainsFunc(list, func(c contender) bool { return c.limit.Emulated }):
+		return "the guests' CPU was the limit (TCG)"
+	case slices.ContainsFunc(list, func(c contender) bool { return c.limit.Others }):
+		return "other programs' use of the CPUs was the limit"
+	}
+	return ""
+}
+
+// test names a winner or the ties: the best against each of the others.
 func (v *Verdict) test(list []contender) {
 	ps := make([]float64, len(list)-1)
 	for i, c := range list[1:] {
-		t := stat.Compare(list[0].values, c.values)
-		if !t.Enough {
-			return
-		}
-		ps[i] = t.P
+		ps[i] = stat.Compare(list[0].values, c.values).P
 	}
 	adjusted := holm(ps)
 	v.P = slices.Max(adjusted)
-	v.Sure = v.P < stat.Alpha
+	if v.Sure = v.P < stat.Alpha; v.Sure {
+		v.Winner = v.Best
+		return
+	}
 	for i, p := range adjusted {
 		if p >= stat.Alpha {
 			v.Ties = append(v.Ties, list[1+i].label)
+			v.Visible = max(v.Visible, visible(list[0], list[1+i], len(ps)))
 		}
 	}
+	v.None = fmt.Sprintf("no difference is visible between %s (%s)", enumerate(append([]string{v.Best}, v.Ties...)), p(v.P))
+}
+
+// largestVisible ends the search for a difference that a test would see.
+const largestVisible = 20.0
+
+// visible returns the difference of the medians in percent from which on the test would have told a
+// and b apart, had their values scattered as they did and n tests been made. It is 0 where no
+// difference would have.
+func visible(a, b contender, n int) float64 {
+	if a.median < b.median {
+		a, b = b, a
+	}
+	tells := func(factor float64) bool {
+		larger := slices.Clone(a.values)
+		for i := range larger {
+			larger[i] *= factor
+		}
+		return stat.Compare(larger, b.values).P*float64(n) < stat.Alpha
+	}
+	lo, hi := 1.0, largestVisible
+	if !tells(hi) {
+		return 0
+	}
+	for hi-lo > 0.002 {
+		if mid := (lo + hi) / 2; tells(mid) {
+			hi = mid
+		} else {
+			lo = mid
+		}
+	}
+	return (hi*a.median/b.median - 1) * 100
 }
 
 // holm corrects the p values of tests that are made together, so that the chance

@@ -36,17 +36,17 @@ func TestSureWinner(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 	want(t, v, "reflink wins with ", "a ratio of 5.0", "reflink: the host's CPUs were the limit (98 % busy, QEMU used 1.6 of 2 CPUs)",
-		"copy: the device loop3 was the limit (97 % busy)", "CPU ceiling: reached by reflink (host's CPUs 98 % busy)")
+		"copy: the device loop3 was the limit (97 % busy)", "CPU ceiling: reached by reflink (host's CPUs; the host was 98 % busy)")
 }
 
 // TestTooFewRepeats: with three repeats no test can tell; more cells need more.
 func TestTooFewRepeats(t *testing.T) {
 	t.Parallel()
 	v := judged(t, madeResults(1, made{backing: "copy", iops: around(1000, 3)}, made{backing: "reflink", iops: around(5000, 3)}))
-	if v.Winner != "reflink" || v.Sure || v.P != -1 {
+	if v.Winner != "" || v.Best != "reflink" || v.Sure || v.P != -1 {
 		t.Errorf("%+v", v)
 	}
-	want(t, v, "reflink leads with", "too few repeats to be sure (3; 4 are needed)", "CPU ceiling: not reached")
+	want(t, v, "There are too few repeats to tell (3; at least 4 are needed). Measured were 4", "CPU ceiling: not reached")
 	var cells []made
 	for i, b := range []string{"a", "b", "c", "d"} {
 		cells = append(cells, made{backing: b, iops: around(1000*float64(i+1), 4)})
@@ -55,7 +55,7 @@ func TestTooFewRepeats(t *testing.T) {
 	if v.Sure {
 		t.Errorf("four cells with four repeats: %+v", v)
 	}
-	want(t, v, "too few repeats to be sure (4; 5 are needed)")
+	want(t, v, "There are too few repeats to tell (4; at least 5 are needed)")
 	for i := range cells {
 		cells[i].iops = around(1000*float64(i+1), 5)
 	}
@@ -71,17 +71,36 @@ func TestTie(t *testing.T) {
 	if v.Sure || v.P < 0.5 || len(v.Ties) != 1 {
 		t.Errorf("%+v", v)
 	}
-	want(t, v, "leads with", "but no difference is sure (p = ")
+	want(t, v, "No difference is visible between copy and reflink (p = ", "would have shown one of ")
+	if v.Visible < 2 || v.Visible > 12 {
+		t.Errorf("values from 98 to 104: a difference of %v %% would have shown", v.Visible)
+	}
 	v = judged(t, madeResults(1, made{backing: "copy", iops: same}, made{backing: "reflink", iops: same}, made{backing: "slow", iops: []float64{10, 11, 12, 13, 14}}))
-	if v.Sure || len(v.Ties) != 1 || v.Worst != "slow" {
+	if v.Sure || v.Winner != "" || len(v.Ties) != 1 || v.Worst != "slow" {
 		t.Errorf("%+v", v)
 	}
-	want(t, v, "but it does not surely differ from reflink")
+	want(t, v, "No difference is visible between copy and reflink", "Surely behind them is slow")
 }
 
-// TestEmulatedCPU: under TCG no winner is named where the CPUs of the slower guests
-// were the limit, as the guests, the engine or the host saw it; one is where they
-// were only the faster's.
+// TestVisible: what would have been seen is what the test sees.
+func TestVisible(t *testing.T) {
+	t.Parallel()
+	scattered := []float64{80, 120, 95, 105, 100}
+	a := contender{label: "a", values: scattered, median: 100}
+	near := visible(a, a, 1)
+	if near < 20 || near > 80 {
+		t.Errorf("values from 80 to 120 would show %v %%", near)
+	}
+	if more := visible(a, a, 2); more < near {
+		t.Errorf("two tests would show %v %%, one %v %%", more, near)
+	}
+	if three := []float64{1, 2, 3}; visible(contender{values: three, median: 2}, contender{values: three, median: 2}, 1) != 0 {
+		t.Error("three repeats show something")
+	}
+}
+
+// TestEmulatedCPU: under TCG no winner is named where the CPUs of guests were the limit,
+// as the guests, the engine or the host saw it, be they the slower's or the faster's.
 func TestEmulatedCPU(t *testing.T) {
 	t.Parallel()
 	slow, fast := around(800, 5), around(1100, 5)
@@ -98,7 +117,7 @@ func TestEmulatedCPU(t *testing.T) {
 		if v.Winner != "" || v.None != "the guests' CPU was the limit (TCG): no winner is named" {
 			t.Errorf("%s: %+v", name, v)
 		}
-		want(t, v, "The guests' CPU was the limit (TCG): no winner is named. Measured was reflink with", "TCG")
+		want(t, v, "The guests' CPU was the limit (TCG): no winner is named. Measured were 4", " of reflink and ", "TCG")
 		r.Environment.Accel = "kvm"
 		if v := judged(t, r); v.Winner != "reflink" || !v.Sure {
 			t.Errorf("%s with KVM: %+v", name, v)
@@ -107,10 +126,9 @@ func TestEmulatedCPU(t *testing.T) {
 	r := madeResults(4, made{backing: "throttled", iops: around(100, 5), busy: 0.2, host: 0.3}, made{backing: "copy", iops: fast, busy: 0.97, host: 0.9})
 	r.Environment.Accel = "tcg"
 	v := judged(t, r)
-	if v.Winner != "copy" || !v.Sure {
+	if v.Winner != "" || v.Sure || v.None == "" {
 		t.Errorf("%+v", v)
 	}
-	want(t, v, "the ratio is at least this")
 }
 
 // TestHostClients: the CPU of a process of this host is not a guest's, with any
@@ -129,11 +147,34 @@ func TestHostClients(t *testing.T) {
 	want(t, v, "copy: the clients' own CPU was the limit (0.95 CPUs each)", "nbd: server a was the limit (0.99 CPUs)")
 }
 
+// TestOthers: what other programs used of the CPUs decides nothing.
+func TestOthers(t *testing.T) {
+	t.Parallel()
+	r := madeResults(1, made{backing: "copy", iops: around(800, 5), host: 0.99}, made{backing: "nbd", iops: around(400, 5), host: 0.5})
+	for j := range r.Cells[0].Runs {
+		r.Cells[0].Runs[j].Host.Processes[0].CPUs = 0.4
+	}
+	v := judged(t, r)
+	if v.Winner != "" || v.None != "other programs' use of the CPUs was the limit: no winner is named" {
+		t.Errorf("%+v", v)
+	}
+}
+
+// TestBareLabels: a value that says nothing by itself has its axis with it.
+func TestBareLabels(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[string]string{"on": "iothread=on", "4": "iothread=4", "none": "iothread=none", "reflink": "reflink"} {
+		if got := label([]spec.Value{{Axis: "iothread", Value: value}}); got != want {
+			t.Errorf("%s: %s, want %s", value, got, want)
+		}
+	}
+}
+
 // TestBusyHost: an engine that says "cpu" with little CPU of its own means the
 // machine's; what others used of it is said, and what was stolen counts as used.
 func TestBusyHost(t *testing.T) {
 	t.Parallel()
-	r := madeResults(1, made{backing: "copy", iops: around(800, 2), busy: 0.2, bound: "cpu", host: 0.7}, made{backing: "loop", iops: around(400, 2), host: 0.6})
+	r := madeResults(1, made{backing: "copy", iops: around(800, 5), busy: 0.2, bound: "cpu", host: 0.7}, made{backing: "loop", iops: around(400, 5), host: 0.6})
 	for i := range r.Cells {
 		r.Cells[i].Client = spec.ClientHost
 		for j := range r.Cells[i].Runs {
@@ -144,7 +185,7 @@ func TestBusyHost(t *testing.T) {
 	}
 	v := judged(t, r)
 	want(t, v, "copy: the host's CPUs were the limit, as the clients saw it (70 % busy over the whole run); programs outside the experiment and the kernel's own threads used 1.2 of 2 CPUs",
-		"loop: the host's CPUs were the limit (96 % busy)", "the host's own hypervisor took 36 % of its CPUs away (steal)", "loop (host's CPUs 96 % busy)")
+		"loop: the host's CPUs were the limit (96 % busy)", "the host's own hypervisor took 36 % of its CPUs away (steal)", "loop (host's CPUs; the host was 96 % busy)")
 }
 
 func TestMetrics(t *testing.T) {

@@ -41,6 +41,9 @@ type Limit struct {
 	// Emulated: the CPUs of the guests were the limit and were emulated (TCG), so the
 	// figures are of the emulation, not of the storage.
 	Emulated bool `json:"emulated,omitempty"`
+	// Others: the host's CPUs were the limit, and programs outside the experiment used a
+	// good part of them.
+	Others bool `json:"others,omitempty"`
 
 	host float64 // 0..1 of the host's CPUs, steal included
 }
@@ -82,6 +85,7 @@ func limitOf(client, accel string, runs []*Run) Limit {
 	l := u.limit()
 	l.host = u.host
 	if others := u.others(); others > muchOfOthers*float64(u.cpus) {
+		l.Others = l.What == LimitHostCPU
 		l.Text += fmt.Sprintf("; programs outside the experiment and the kernel's own threads used %.1f of %d CPUs", others, u.cpus)
 	}
 	if u.steal > 0.1 {

@@ -66,6 +66,16 @@ type Environment struct {
 	Accel    string `json:"accel,omitempty"`
 	AccelWhy string `json:"accel_why,omitempty"`
 	CPUs     int    `json:"cpus"`
+	// Version of the program.
+	Version string `json:"vmdisk,omitempty"`
+	// Before is the use of the host before anything was started; nil where nobody looked.
+	Before *Before `json:"before,omitempty"`
+}
+
+// Before is what the host was busy with before the start.
+type Before struct {
+	Busy  float64 `json:"busy"` // 0..1 of all CPUs
+	Load1 float64 `json:"load1"`
 }
 
 // Cell is one combination with all its repeats.

@@ -54,6 +54,7 @@ addEventListener("load", () => {
 	pre.textContent = JSON.stringify({errors, loaded: performance.getEntriesByType("resource").map(e => e.name),
 		charts: document.querySelectorAll("figure svg").length,
 		drawn: [...document.querySelectorAll("section:not(.sub) svg, section.sub > figure svg")].filter(e => e.getBoundingClientRect().height > 100).length,
+		narrow: [...document.querySelectorAll("svg.narrow")].filter(e => e.getBoundingClientRect().height > 100).length,
 		wide: document.documentElement.scrollWidth > document.documentElement.clientWidth,
 		title: JSON.parse(document.getElementById("data").textContent).title});
 	document.body.append(pre);
@@ -63,6 +64,7 @@ addEventListener("load", () => {
 type probed struct {
 	Errors, Loaded []string
 	Charts, Drawn  int
+	Narrow         int // drawings for small screens that are shown
 	Wide           bool
 	Title          string
 }
@@ -88,13 +90,21 @@ func TestPageInChromium(t *testing.T) {
 	if len(p.Errors) != 0 || len(p.Loaded) != 0 {
 		t.Errorf("errors %q, loaded %q", p.Errors, p.Loaded)
 	}
-	if p.Charts != 3+6*2 || p.Drawn != 3 || p.Wide || !strings.HasPrefix(p.Title, "falcon-backing") {
+	if p.Charts != 2*3+6*2 || p.Drawn != 3 || p.Wide || !strings.HasPrefix(p.Title, "falcon-backing") {
 		t.Errorf("%+v", p)
 	}
 	shot := filepath.Join(dir, "shot.png")
 	_, log = chromium(t, page, "--window-size=1200,2000", "--screenshot="+shot)
 	noConsoleErrors(t, log)
-	looksLikeAReport(t, shot)
+	looksLikeAReport(t, shot, [3]uint32{255, 255, 255}, [3]uint32{0, 114, 178})
+	// Charts follow a dark page: nothing of it is white but letters.
+	_, _ = chromium(t, page, "--window-size=1200,2000", "--blink-settings=preferredColorScheme=0", "--screenshot="+shot)
+	looksLikeAReport(t, shot, [3]uint32{0x14, 0x18, 0x1e}, [3]uint32{0x4a, 0xa8, 0xe0})
+	// On a telephone the page is as wide as the screen, and its charts are the narrow ones.
+	dom, _ = chromium(t, copied, "--window-size=390,844", "--dump-dom")
+	if p := parseProbe(t, dom); p.Narrow != 3 || p.Drawn != 3 || p.Wide {
+		t.Errorf("on a narrow screen: %+v", p)
+	}
 }
 
 func parseProbe(t *testing.T, dom string) probed {
@@ -138,8 +148,8 @@ func TestConsoleErrorsAreSeen(t *testing.T) {
 	}
 }
 
-// looksLikeAReport: the picture has text and bars in their colour on a white ground.
-func looksLikeAReport(t *testing.T, path string) {
+// looksLikeAReport: the picture has text and bars of one colour on a ground of another.
+func looksLikeAReport(t *testing.T, path string, paper, bar [3]uint32) {
 	t.Helper()
 	f, err := os.Open(path)
 	if err != nil {
@@ -156,15 +166,15 @@ func looksLikeAReport(t *testing.T, path string) {
 		for x := b.Min.X; x < b.Max.X; x++ {
 			all++
 			switch rgb(img, x, y) {
-			case [3]uint32{255, 255, 255}:
+			case paper:
 				ground++
-			case [3]uint32{0, 114, 178}:
+			case bar:
 				bars++
 			}
 		}
 	}
 	if all < 1200*2000 || ground < all/3 || ground > all*98/100 || bars < all/200 {
-		t.Errorf("of %d pixels %d are white and %d of a bar", all, ground, bars)
+		t.Errorf("of %d pixels %d are of the ground and %d of a bar", all, ground, bars)
 	}
 }
 

@@ -3,6 +3,7 @@ package outcome
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -17,31 +18,37 @@ func (v *Verdict) sentence(list []contender) string {
 		return b.String()
 	}
 	best, worst := list[0], list[len(list)-1]
-	figures := fmt.Sprintf("%s with %s against %s of %s, a ratio of %.2f", best.label, v.value(best.median), v.value(worst.median), worst.label, v.Ratio)
 	switch {
-	case v.None != "":
-		fmt.Fprintf(&b, "%s. Measured was %s.", capital(v.None), figures)
 	case v.Sure:
-		fmt.Fprintf(&b, "%s wins %s (%s).", best.label, strings.TrimPrefix(figures, best.label+" "), p(v.P))
+		fmt.Fprintf(&b, "%s wins with %s against %s of %s, a ratio of %.2f (%s).", best.label, v.value(best.median), v.value(worst.median), worst.label, v.Ratio, p(v.P))
 	default:
-		fmt.Fprintf(&b, "%s leads %s; %s.", best.label, strings.TrimPrefix(figures, best.label+" "), v.doubt(list))
+		fmt.Fprintf(&b, "%s%s. Measured were %s of %s and %s of %s, a ratio of %.2f.", capital(v.None), v.seen(), v.value(best.median), best.label, v.value(worst.median), worst.label, v.Ratio)
 	}
 	fmt.Fprintf(&b, " %s.", capital(v.Why))
-	if best.limit.Emulated && v.None == "" {
-		b.WriteString(" Under TCG the leader could not show all it can: the ratio is at least this.")
-	}
 	return b.String()
 }
 
-// doubt says why a leader is no winner.
-func (v *Verdict) doubt(list []contender) string {
-	if have, need := fewest(list), needed(len(list)); have < need {
-		return fmt.Sprintf("too few repeats to be sure (%d; %d are needed)", have, need)
+// seen says what the repeats could have shown, and what they did show beside the ties.
+func (v *Verdict) seen() string {
+	if len(v.Ties) == 0 {
+		return ""
 	}
-	if len(v.Ties) == len(list)-1 {
-		return fmt.Sprintf("but no difference is sure (%s)", p(v.P))
+	out := "; these repeats would have shown no difference"
+	if v.Visible > 0 {
+		out = fmt.Sprintf("; these repeats would have shown one of %.0f %%", math.Ceil(v.Visible))
 	}
-	return fmt.Sprintf("but it does not surely differ from %s (%s)", strings.Join(v.Ties, ", "), p(v.P))
+	if v.Worst != "" && !slices.Contains(v.Ties, v.Worst) {
+		out += ". Surely behind them is " + v.Worst
+	}
+	return out
+}
+
+// enumerate joins names as prose does.
+func enumerate(names []string) string {
+	if len(names) < 2 {
+		return strings.Join(names, "")
+	}
+	return strings.Join(names[:len(names)-1], ", ") + " and " + names[len(names)-1]
 }
 
 func (v *Verdict) value(x float64) string {
@@ -64,11 +71,14 @@ func p(v float64) string {
 
 func capital(s string) string {
 	// Only prose: a label of a cell keeps its letters.
-	if strings.HasPrefix(s, "the ") || strings.HasPrefix(s, "no ") || strings.HasPrefix(s, "only ") {
+	if slices.ContainsFunc([]string{"the ", "no ", "only ", "other ", "there "}, func(word string) bool { return strings.HasPrefix(s, word) }) {
 		return strings.ToUpper(s[:1]) + s[1:]
 	}
 	return s
 }
+
+// cpuLimits are the limits that are CPUs, with what is shown then.
+var cpuLimits = []string{LimitHostCPU, LimitGuestCPU, LimitClientCPU, LimitServerCPU}
 
 // ceiling says which cells ran into the CPUs' limit: their figures are of the CPUs,
 // not of what is compared.
@@ -76,8 +86,8 @@ func ceiling(list []contender) string {
 	var hit []string
 	top := contender{limit: Limit{host: math.NaN()}}
 	for _, c := range list {
-		if c.limit.What == LimitHostCPU || c.limit.What == LimitGuestCPU {
-			hit = append(hit, fmt.Sprintf("%s (host's CPUs %s busy)", c.label, percent(c.limit.host)))
+		if slices.Contains(cpuLimits, c.limit.What) {
+			hit = append(hit, fmt.Sprintf("%s (%s; the host was %s busy)", c.label, c.limit.short(), percent(c.limit.host)))
 		}
 		if !(c.limit.host <= top.limit.host) {
 			top = c

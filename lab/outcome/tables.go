@@ -16,11 +16,13 @@ func (a *analysis) cellTable(s *Sweep, cells []*Cell) *report.Table {
 		t.Columns = append(t.Columns, report.Column{Name: axis})
 	}
 	columns := a.columns(cells)
+	var figures []*CellFigures
 	for _, c := range columns {
 		t.Columns = append(t.Columns, c.Column)
 	}
 	for _, c := range cells {
 		f := a.cells[c.ID]
+		figures = append(figures, f)
 		var row []any
 		for _, axis := range s.Axes {
 			row = append(row, c.axis(axis))
@@ -31,7 +33,20 @@ func (a *analysis) cellTable(s *Sweep, cells []*Cell) *report.Table {
 		t.Add(row...)
 		t.Notes = append(t.Notes, runNotes(c, f)...)
 	}
+	t.Notes = append(t.Notes, heldNote(figures)...)
 	return t
+}
+
+// heldNote is one sentence for what an overloaded host did to all nodes alike.
+func heldNote(cells []*CellFigures) []string {
+	var all Stalls
+	for _, f := range cells {
+		all.add(f.allStalls())
+	}
+	if all.Held == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("The CPUs were used up, which held all nodes up alike, %d times and for %s at most; only times of a second or more count as stalls then.", all.Held, duration(float64(all.HeldNS)))}
 }
 
 // axis is the cell's value of one axis, nil where the sweep does not have it.
@@ -83,14 +98,14 @@ func (a *analysis) columns(cells []*Cell) []column {
 			prefix = d + " "
 		}
 		all = append(all,
-			figure(report.Column{Name: prefix + "p50", Unit: "µs"}, d, "lat_p50", 1e3),
-			figure(report.Column{Name: prefix + "p99", Unit: "µs"}, d, "lat_p99", 1e3))
+			latency(prefix+"p50", d, "lat_p50"), latency(prefix+"p99", d, "lat_p99"))
 	}
-	all = append(all, figure(report.Column{Name: "host µs/IO", Digits: 1}, Total, "cost", 1))
+	all = append(all, figure(report.Column{Name: "host CPU", Unit: "µs/IO", Digits: 1}, Total, "cost", 1))
 	all = slices.DeleteFunc(all, func(c column) bool {
 		return !slices.ContainsFunc(cells, func(cell *Cell) bool {
-			v, ok := c.value(a.cells[cell.ID]).(float64)
-			return ok && v != 0 && !math.IsNaN(v)
+			v := c.value(a.cells[cell.ID])
+			n, number := v.(float64)
+			return v != nil && (!number || n != 0 && !math.IsNaN(n))
 		})
 	})
 	all = append(all, column{report.Column{Name: "limit"}, func(f *CellFigures) any { return f.Limit.short() + unsteady(f) }})
@@ -117,6 +132,17 @@ func figure(c report.Column, direction, metric string, scale float64) column {
 	return column{c, func(f *CellFigures) any { return f.median(direction, metric) / scale }}
 }
 
+// latency is a column of times, each in the unit that suits.
+func latency(name, direction, metric string) column {
+	return column{report.Column{Name: name}, func(f *CellFigures) any {
+		v := f.median(direction, metric)
+		if math.IsNaN(v) {
+			return nil
+		}
+		return timeOrNone(v)
+	}}
+}
+
 func cvValue(f *CellFigures) any {
 	if m := f.Metric(Total, MetricIOPS); m != nil && len(m.Values) > 1 {
 		return m.CV
@@ -140,14 +166,14 @@ func (a *analysis) stallColumns(cells []*Cell) []column {
 	}
 	out := []column{
 		{report.Column{Name: "stalls"}, func(f *CellFigures) any { return f.allStalls().Count }},
-		{report.Column{Name: "longest"}, func(f *CellFigures) any { return timeOrNone(float64(f.allStalls().LongestNS)) }},
+		{report.Column{Name: "longest stall"}, func(f *CellFigures) any { return timeOrNone(float64(f.allStalls().LongestNS)) }},
 	}
 	if slices.ContainsFunc(cells, func(c *Cell) bool { return c.Nodes > 1 }) {
 		out = append(out, column{report.Column{Name: "together"}, func(f *CellFigures) any { return f.allStalls().Overlapping }})
 	}
 	if most.Lockups > 0 {
 		out = append(out, column{report.Column{Name: "lockups"}, func(f *CellFigures) any { return f.allStalls().Lockups }},
-			column{report.Column{Name: "longest"}, func(f *CellFigures) any { return timeOrNone(float64(f.allStalls().LongestLockupNS)) }})
+			column{report.Column{Name: "longest lockup"}, func(f *CellFigures) any { return timeOrNone(float64(f.allStalls().LongestLockupNS)) }})
 	}
 	return out
 }
@@ -166,7 +192,7 @@ func (f *CellFigures) allStalls() Stalls {
 func nodeTable(c *Cell, f *CellFigures) *report.Table {
 	run, host := f.Runs[f.Median], f.counted[f.Median].Host
 	t := &report.Table{Title: c.Workload + ", " + c.Label(), Columns: []report.Column{{Name: "Node"}, {Name: "Bandwidth"}, {Name: "as fio counts it"}, {Name: "IOPS"},
-		{Name: "mean"}, {Name: "p99"}, {Name: "stalls"}, {Name: "longest"}, {Name: "lockups"}}}
+		{Name: "mean"}, {Name: "p99"}, {Name: "stalls"}, {Name: "longest stall"}, {Name: "lockups"}}}
 	for _, n := range run.Nodes {
 		var mean float64
 		var p99 int64

@@ -29,7 +29,8 @@ func Write(dir string, r *Results, o Options) error {
 	if err := writeWith(filepath.Join(dir, "results.csv"), func(w io.Writer) error { return report.CSV(w, a.csv()) }); err != nil {
 		return err
 	}
-	if err := writeWith(filepath.Join(dir, "report.html"), func(w io.Writer) error { return report.HTML(w, a.document(true)) }); err != nil {
+	doc, charts := a.page()
+	if err := writeWith(filepath.Join(dir, "report.html"), func(w io.Writer) error { return report.HTML(w, doc) }); err != nil {
 		return err
 	}
 	for _, c := range o.Charts {
@@ -37,7 +38,7 @@ func Write(dir string, r *Results, o Options) error {
 			return err
 		}
 	}
-	for _, c := range a.charts() {
+	for _, c := range charts {
 		if err := writeChart(filepath.Join(dir, chartsFolder), c); err != nil {
 			return err
 		}
@@ -60,25 +61,6 @@ func emptyCharts(dir string) error {
 		}
 	}
 	return os.MkdirAll(dir, 0o777)
-}
-
-// charts are all of the page, in its order, but for an experiment's own.
-func (a *analysis) charts() []NamedChart {
-	var out []NamedChart
-	for i := range a.Sweeps {
-		s := &a.Sweeps[i]
-		for j := range s.Workloads {
-			cells := a.of(s, &s.Workloads[j])
-			if len(cells) == 0 {
-				continue
-			}
-			out = append(out, a.workloadCharts(s, &s.Workloads[j], cells)...)
-			for _, c := range cells {
-				out = append(out, cellCharts(c, a.cells[c.ID])...)
-			}
-		}
-	}
-	return out
 }
 
 func writeChart(dir string, c NamedChart) error {
@@ -165,7 +147,7 @@ func (a *analysis) axes() []string {
 func csvRun(t *report.Table, head []any, run *Run) {
 	for i := range run.Nodes {
 		n := &run.Nodes[i]
-		f := n.figures()
+		f := run.nodeFigures(i)
 		for d, r := range f.Dirs {
 			if r.IOs == 0 {
 				continue
