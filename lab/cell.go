@@ -38,6 +38,7 @@ type node struct {
 
 // run measures a cell once: disks, nodes, preparation, load.
 func (m *matrix) run(ctx context.Context, j job) (run *outcome.Run, err error) {
+	m.step("make %d disks", j.cell.Nodes)
 	set, err := m.store.Prepare(ctx, j.cell.Setup, j.cell.Client, j.cell.Nodes)
 	if err != nil {
 		return nil, fmt.Errorf("disks: %w", err)
@@ -50,6 +51,11 @@ func (m *matrix) run(ctx context.Context, j job) (run *outcome.Run, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	what := "boot %d guests"
+	if j.cell.Client == spec.ClientHost {
+		what = "start %d processes"
+	}
+	m.step(what, j.cell.Nodes)
 	nodes, err := m.start(ctx, j.cell, set, dir)
 	defer func() { err = errors.Join(err, closeAll(nodes)) }()
 	if err != nil {
@@ -173,11 +179,13 @@ func closeAll(nodes []*node) error {
 // measure prepares the disks in the nodes and puts the load on all of them.
 func (m *matrix) measure(ctx context.Context, c spec.Cell, nodes []*node) (*outcome.Run, error) {
 	w := m.spec.Workload(c.Workload)
+	m.step("prepare the disks")
 	if err := m.prepare(ctx, c, nodes, w.Precondition != "none"); err != nil {
 		return nil, err
 	}
 	steady := true
 	if w.Precondition == "steady" {
+		m.step("write to the disks until their speed is steady")
 		var err error
 		if steady, err = m.settle(ctx, c, nodes); err != nil {
 			return nil, err

@@ -3,7 +3,10 @@ package lab
 import (
 	"fmt"
 	"os/exec"
+	"strings"
 	"time"
+
+	"github.com/jedib0t/go-pretty/v6/text"
 
 	"github.com/vmdisk/vmdisk/lab/outcome"
 	"github.com/vmdisk/vmdisk/lab/spec"
@@ -75,29 +78,29 @@ func (e *estimator) left(jobs []job) time.Duration {
 
 // planDocument shows what would run, what cannot and why, and how long it takes.
 func (m *matrix) planDocument() *report.Document {
-	t := &report.Table{Columns: []report.Column{{Name: "cell"}, {Name: "client"}, {Name: "nodes"}, {Name: "runs"}, {Name: "each", Unit: "s", Digits: 0}, {Name: "not here, because"}}}
+	t := &report.Table{Columns: []report.Column{{Name: "cell"}, {Name: "client"}, {Name: "nodes"}, {Name: "runs"}, {Name: "each", Unit: "s", Digits: 0}}}
+	why := reasons{}
 	var total time.Duration
 	runs := 0
 	for i, c := range m.cells {
-		p := m.plan.Cells[i]
-		if len(p.Skipped) > 0 {
-			for k, why := range p.Skipped {
-				if k == 0 {
-					t.Add(c.ID, c.Client, c.Nodes, 0, nil, why)
-				} else {
-					t.Add("", "", nil, nil, nil, why)
-				}
-			}
+		if skipped := m.plan.Cells[i].Skipped; len(skipped) > 0 {
+			why.add(c.ID, skipped)
 			continue
 		}
 		each := m.estimate(c)
 		total += each * time.Duration(m.spec.Repeats)
 		runs += m.spec.Repeats
-		t.Add(c.ID, c.Client, c.Nodes, m.spec.Repeats, each.Seconds(), "")
+		t.Add(c.ID, c.Client, c.Nodes, m.spec.Repeats, each.Seconds())
+	}
+	sections := []report.Section{{Title: "Cells that run", Items: []report.Item{t}}}
+	if len(t.Rows) == 0 {
+		sections[0].Items, sections[0].Text = nil, []string{"None."}
+	}
+	if len(why.order) > 0 {
+		sections = append(sections, report.Section{Title: "Cells that cannot run here", Text: why.lines()})
 	}
 	env := m.plan.Environment
-	facts := []report.Fact{{Name: "experiment", Value: m.spec.Name + ": " + m.spec.Title}, {Name: "runs", Value: fmt.Sprint(runs)},
-		{Name: "takes about", Value: total.Round(time.Second).String()}}
+	facts := []report.Fact{{Name: "experiment", Value: m.spec.Name + ": " + m.spec.Describe(m.spec.Title)}}
 	if env.Accel != "" {
 		why := env.Accel
 		if env.AccelWhy != "" {
@@ -105,7 +108,43 @@ func (m *matrix) planDocument() *report.Document {
 		}
 		facts = append(facts, report.Fact{Name: "guests run by", Value: why})
 	}
-	return &report.Document{Title: "Plan of " + m.spec.Name, Facts: facts, Sections: []report.Section{{Title: "Cells", Items: []report.Item{t}}}}
+	answer := report.Answer{Text: []string{fmt.Sprintf("%d runs of %d cells, about %s in all; %d cells cannot run here.", runs, len(t.Rows), total.Round(time.Second), len(m.cells)-len(t.Rows))}}
+	return &report.Document{Title: "Plan of " + m.spec.Name, Answer: answer, Facts: facts, Sections: sections}
+}
+
+// reasons are why cells cannot run, each once with its cells.
+type reasons struct {
+	order []string
+	cells map[string][]string
+}
+
+func (r *reasons) add(cell string, why []string) {
+	if r.cells == nil {
+		r.cells = map[string][]string{}
+	}
+	for _, w := range why {
+		if r.cells[w] == nil {
+			r.order = append(r.order, w)
+		}
+		r.cells[w] = append(r.cells[w], cell)
+	}
+}
+
+// planWidth is where the lines of a plan are broken, in characters.
+const planWidth = 100
+
+// lines are for people: a reason, and below it its cells.
+func (r *reasons) lines() []string {
+	var out []string
+	for _, w := range r.order {
+		for _, line := range strings.Split(text.WrapSoft(w+":", planWidth), "\n") {
+			out = append(out, strings.TrimRight(line, " "))
+		}
+		for _, c := range r.cells[w] {
+			out = append(out, "  "+c)
+		}
+	}
+	return out
 }
 
 // lacksFio says what is missing for fio as the engine of host clients.

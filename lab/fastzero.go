@@ -19,7 +19,7 @@ const stripe = 1 << 20
 
 var fastZero = Experiment{
 	Name:    "fast-zero",
-	Summary: "copy a half-empty image to a server whose zeroes are instant and to one that writes them, by every strategy",
+	Summary: "copy a half-empty image to two kinds of servers, by every strategy for zeroes",
 	Params: []Param{
 		{"size", "100M", "size of the image, a multiple of 2M: data and holes alternate each MiB"},
 		{"write-delay", "1500us", "time that each write takes on the server"},

@@ -18,7 +18,7 @@ import (
 
 var imageioFastZero = Experiment{
 	Name:    "imageio-fast-zero",
-	Summary: "uploads to the transfer daemon on block devices, when it zeroes by writing and when it zeroes fast; needs root for loop devices",
+	Summary: "uploads to the transfer daemon that zeroes by writing, and fast; needs root",
 	Params: []Param{
 		{"image", "", "raw guest image for the single copies; none: one is made with 19 % of data"},
 		{"image-size", "1G", "size of the image that is made"},

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -62,7 +61,7 @@ type Options struct {
 	Version string
 	// Event, if not nil, is told of each run that begins, instead of Log.
 	Event func(Event)
-	// Progress, if not nil, is called each second of a load.
+	// Progress, if not nil, is called each second of a load, and at each step before it.
 	Progress func(Progress)
 }
 
@@ -81,9 +80,11 @@ func (e Event) String() string {
 	return fmt.Sprintf("%d/%d %s, run %d; about %s left", e.Step, e.Steps, e.Cell, e.Repeat, e.Left.Round(time.Second))
 }
 
-// Progress is how far the load of a run has come, and the rates of all its nodes.
+// Progress is how far the load of a run has come, and the rates of all its nodes; or, before
+// the load, the step that begins.
 type Progress struct {
-	Share   float64       `json:"share"` // 0..1
+	Doing   string        `json:"doing,omitempty"` // "boot 4 guests"
+	Share   float64       `json:"share"`          // 0..1
 	IOPS    float64       `json:"iops"`
 	BW      float64       `json:"bytes_per_second"`
 	Stalled time.Duration `json:"stalled_ns"` // the longest present stall
@@ -107,11 +108,11 @@ func Experiments() []Experiment {
 
 // ofSpec is the experiment of a file, or a built-in one.
 func ofSpec(file string, s *spec.Spec) Experiment {
-	e := Experiment{Name: s.Name, Summary: s.Title, file: file}
+	e := Experiment{Name: s.Name, Summary: s.Describe(s.Title), file: file}
 	e.Params = append(e.Params,
 		Param{"client", s.Client, "guest: virtual machines, or host: processes of this host"},
 		Param{"nodes", fmt.Sprint(s.Nodes), "how many at the same time"},
-		Param{"repeats", fmt.Sprint(s.Repeats), "runs of each cell; 4 are needed for a test of significance"},
+		Param{"repeats", fmt.Sprint(s.Repeats), "runs of each cell; 5 or 6 are needed to tell several set-ups apart"},
 		Param{"disk", diskurl.FormatSize(s.Disk.Size), "size of each node's disk"},
 		Param{"sweeps", strings.Join(s.SweepNames(), ","), "those to run"},
 		Param{"workloads", strings.Join(s.WorkloadNames(), ","), "those to run"},
@@ -198,7 +199,7 @@ func Run(ctx context.Context, e Experiment, o Options) (doc *report.Document, er
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", e.Name, err)
 	}
-	res.doc.Facts = append(host(), res.doc.Facts...)
+	res.doc.Facts = append(res.doc.Facts, host(o.Version)...)
 	return res.doc, res.write(o.Out)
 }
 
@@ -266,13 +267,13 @@ func writeFile(path string, write func(io.Writer) error) error {
 }
 
 // host describes where the experiment ran.
-func host() []report.Fact {
+func host(version string) []report.Fact {
 	facts := []report.Fact{{Name: "cpus", Value: fmt.Sprint(runtime.NumCPU())}, {Name: "go", Value: runtime.Version()}}
 	if v, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
 		facts = append(facts, report.Fact{Name: "kernel", Value: strings.TrimSpace(string(v))})
 	}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		facts = append(facts, report.Fact{Name: "vmdisk", Value: info.Main.Version})
+	if version != "" {
+		facts = append(facts, report.Fact{Name: "vmdisk", Value: version})
 	}
 	return facts
 }

@@ -56,7 +56,7 @@ func runMatrix(ctx context.Context, s *spec.Spec, o Options) (doc *report.Docume
 			err = errors.Join(err, m.out.Close())
 		}
 	}()
-	if err := m.open(); err != nil {
+	if err := m.open(ctx); err != nil {
 		return nil, err
 	}
 	stopped := m.runAll(ctx)
@@ -76,7 +76,7 @@ func runMatrix(ctx context.Context, s *spec.Spec, o Options) (doc *report.Docume
 }
 
 // open makes the folder of results ready, or finds an earlier run's there.
-func (m *matrix) open() error {
+func (m *matrix) open(ctx context.Context) error {
 	print, err := m.spec.Fingerprint()
 	if err != nil {
 		return err
@@ -90,6 +90,11 @@ func (m *matrix) open() error {
 		return err
 	}
 	m.plan.Started = m.out.Header().Started
+	if len(m.left()) > 0 {
+		if m.plan.Environment.Before, err = m.before(ctx); err != nil {
+			return err
+		}
+	}
 	return m.out.Plan(m.plan)
 }
 
@@ -220,9 +225,35 @@ func (m *matrix) event(e Event) {
 	m.logf("%s", e)
 }
 
+// lookTime is how long the host is watched before the start.
+const lookTime = time.Second
+
+// before is how busy the host is with other things: what a reader must know who takes the
+// figures for those of an idle host.
+func (m *matrix) before(ctx context.Context) (*outcome.Before, error) {
+	m.step("look at the host's load")
+	watch, err := monitor.Start(ctx, monitor.Options{})
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(lookTime):
+	}
+	h := watch.Stop()
+	return &outcome.Before{Busy: h.Busy + h.Steal, Load1: h.Load[0]}, ctx.Err()
+}
+
+// step tells whoever watches what begins.
+func (m *matrix) step(format string, args ...any) {
+	if m.o.Progress != nil {
+		m.o.Progress(Progress{Doing: fmt.Sprintf(format, args...)})
+	}
+}
+
 // environment describes where the experiment runs.
 func (m *matrix) environment(ctx context.Context) outcome.Environment {
-	return outcome.Environment{Facts: monitor.Describe(ctx, existing(m.work())), CPUs: runtime.NumCPU()}
+	return outcome.Environment{Facts: monitor.Describe(ctx, m.o.Version, existing(m.work())), CPUs: runtime.NumCPU()}
 }
 
 // existing is the path or its nearest parent that exists.

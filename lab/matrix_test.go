@@ -172,6 +172,16 @@ func TestResume(t *testing.T) {
 	if len(again) != 2 || again[0].Steps != 2 {
 		t.Errorf("resumed with %+v", again)
 	}
+	// Repeats may be added to what is finished.
+	again = nil
+	o.Set["repeats"] = "3"
+	if _, err := Run(t.Context(), e, o); err != nil {
+		t.Fatal(err)
+	}
+	r, err := outcome.Load(o.Out)
+	if err != nil || len(again) != 2 || r.Partial || r.Repeats != 3 || len(r.Cells[0].Counted()) != 3 {
+		t.Errorf("one repeat more of two cells ran %d, repeats %d, %v", len(again), r.Repeats, err)
+	}
 	// Other settings do not mix with it.
 	o.Set["disk"] = "32M"
 	if _, err := Run(t.Context(), e, o); err == nil || !strings.Contains(err.Error(), "other settings") {
@@ -318,7 +328,7 @@ func TestPlans(t *testing.T) {
 			continue
 		}
 		var text strings.Builder
-		if err := report.Text(&text, doc); err != nil || !strings.Contains(text.String(), "takes about") {
+		if err := report.Text(&text, doc); err != nil || !strings.Contains(text.String(), " in all; ") {
 			t.Errorf("%s: %v\n%s", name, err, text.String())
 		}
 		if _, err := os.Stat(o.Out); !errors.Is(err, os.ErrNotExist) {

@@ -23,7 +23,7 @@ func (m *matrix) preflight(ctx context.Context) (err error) {
 		return err
 	}
 	m.plan = &outcome.Results{
-		Schema: outcome.Schema, Experiment: m.spec.Name, Title: m.spec.Title, Summary: m.spec.Summary,
+		Schema: outcome.Schema, Experiment: m.spec.Name, Title: m.spec.Describe(m.spec.Title), Summary: m.spec.Describe(m.spec.Summary),
 		Repeats: m.spec.Repeats, Environment: m.environment(ctx), Sweeps: sweeps(m.spec),
 	}
 	for _, c := range m.cells {
@@ -84,6 +84,7 @@ func (m *matrix) chooseAccel(ctx context.Context) error {
 	case vm.AccelTCG:
 		m.accel, env.AccelWhy = vm.AccelTCG, "it was asked for"
 	default:
+		m.logf("trying whether KVM works on this host")
 		ok, why := vm.ProbeKVM(ctx)
 		switch {
 		case ok:
@@ -125,7 +126,7 @@ func (m *matrix) nothing() string {
 func sweeps(s *spec.Spec) []outcome.Sweep {
 	var all []outcome.Sweep
 	for _, w := range s.Sweeps {
-		x := outcome.Sweep{Name: w.Name, Title: w.Title, Text: w.Text}
+		x := outcome.Sweep{Name: w.Name, Title: s.Describe(w.Title), Text: s.Describe(w.Text)}
 		for _, a := range w.Axes {
 			x.Axes = append(x.Axes, a.Name)
 		}

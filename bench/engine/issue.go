@@ -292,6 +292,8 @@ func (w *worker) prepareSync(t *target) {
 // part of the runtime, but not of the sync figures.
 func (w *worker) syncAll(ctx context.Context) error {
 	w.endSync = true
+	// Nothing is to be done but this: a long flush at the end is no stall.
+	w.live.active.Store(0)
 	defer func() { w.endSync = false }()
 	for _, t := range w.targets {
 		w.prepareSync(t)

@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 
 	"github.com/vmdisk/vmdisk/lab"
@@ -32,29 +33,65 @@ func newLab() *cobra.Command {
 func newLabList() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use:   "list",
-		Short: "List the experiments and their parameters",
-		Args:  args(0, 0, "no arguments"),
-		RunE: func(c *cobra.Command, _ []string) error {
+		Use:   "list [NAME|FILE.yaml]",
+		Short: "List the experiments, or the parameters of one",
+		Args:  args(0, 1, "one experiment at most"),
+		RunE: func(c *cobra.Command, names []string) error {
+			if len(names) == 1 {
+				return labShow(c, names[0], asJSON)
+			}
 			if asJSON {
 				return writeJSON(c.OutOrStdout(), labList())
 			}
-			w := c.OutOrStdout()
+			table := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
 			for _, e := range lab.Experiments() {
-				fmt.Fprintf(w, "%s  %s\n", e.Name, e.Summary)
-				params := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-				for _, p := range e.Params {
-					fmt.Fprintf(params, "  %s\t%s\t%s\n", p.Name, p.Default, p.Help)
-				}
-				if err := params.Flush(); err != nil {
-					return err
-				}
+				fmt.Fprintf(table, "%s\t%s\n", e.Name, cut(e.Summary, labListWidth-20))
 			}
-			return nil
+			return table.Flush()
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
+}
+
+// labListWidth is that of the lists of experiments, in characters.
+const labListWidth = 100
+
+// cut ends a text that is too long for its line.
+func cut(s string, limit int) string {
+	r := []rune(s)
+	if len(r) <= limit {
+		return s
+	}
+	return strings.TrimRight(string(r[:limit-1]), " ,;") + "…"
+}
+
+// labShow prints what --set can change of an experiment.
+func labShow(c *cobra.Command, name string, asJSON bool) error {
+	e, err := lab.Find(name)
+	if err != nil {
+		return labUsage(err)
+	}
+	w := c.OutOrStdout()
+	if asJSON {
+		return writeJSON(w, labDescribe(e))
+	}
+	fmt.Fprintf(w, "%s\n\n", text.WrapSoft(e.Name+": "+e.Summary, labListWidth))
+	width := 0
+	for _, p := range e.Params {
+		width = max(width, len(p.Name))
+	}
+	for _, p := range e.Params {
+		lines := strings.Split(text.WrapSoft(strings.ReplaceAll(p.Default, ",", ", ")+"  ("+p.Help+")", labListWidth-width-4), "\n")
+		for i, line := range lines {
+			head := p.Name
+			if i > 0 {
+				head = ""
+			}
+			fmt.Fprintf(w, "  %-*s  %s\n", width, head, strings.TrimRight(line, " "))
+		}
+	}
+	return nil
 }
 
 type labParam struct {
@@ -72,13 +109,17 @@ type labExperiment struct {
 func labList() []labExperiment {
 	var list []labExperiment
 	for _, e := range lab.Experiments() {
-		x := labExperiment{Name: e.Name, Summary: e.Summary}
-		for _, p := range e.Params {
-			x.Params = append(x.Params, labParam(p))
-		}
-		list = append(list, x)
+		list = append(list, labDescribe(e))
 	}
 	return list
+}
+
+func labDescribe(e lab.Experiment) labExperiment {
+	x := labExperiment{Name: e.Name, Summary: e.Summary}
+	for _, p := range e.Params {
+		x.Params = append(x.Params, labParam(p))
+	}
+	return x
 }
 
 // labRun are the flags of lab run.
@@ -113,7 +154,7 @@ would run, what this host cannot run and why, and how long it takes.`,
 	f := c.Flags()
 	f.StringVar(&l.out, "out", "", "`folder` for the results (default out/NAME)")
 	f.StringVar(&l.work, "work", "", "`folder` for the disks of nodes (default work in the folder of --out)")
-	f.StringArrayVar(&l.set, "set", nil, "change a `parameter=value`: see vmdisk lab list; for experiments of cells also any axis and any fio option; repeatable")
+	f.StringArrayVar(&l.set, "set", nil, "change a `parameter=value`: see vmdisk lab list NAME; for experiments of cells also any axis and any fio option; repeatable")
 	f.BoolVarP(&l.dryRun, "dry-run", "n", false, "show the plan and run nothing")
 	f.BoolVar(&l.asJSON, "json", false, "print results.json instead of tables")
 	f.BoolVarP(&l.quiet, "quiet", "q", false, "do not tell each step")
@@ -138,9 +179,9 @@ func (l *labRun) run(c *cobra.Command, name string) error {
 	case l.dryRun:
 		return report.Text(c.OutOrStdout(), doc)
 	case l.asJSON:
-		text, err := os.ReadFile(filepath.Join(o.Out, "results.json"))
+		results, err := os.ReadFile(filepath.Join(o.Out, "results.json"))
 		if err == nil {
-			_, err = c.OutOrStdout().Write(text)
+			_, err = c.OutOrStdout().Write(results)
 		}
 		return err
 	}
@@ -179,7 +220,10 @@ func (l *labRun) tell(c *cobra.Command, o *lab.Options) {
 		o.Progress = func(p lab.Progress) { _ = w.Encode(p) }
 	case mode == "bar" || mode == "auto" && !l.quiet && isTerminal(c.ErrOrStderr()):
 		o.Progress = func(p lab.Progress) {
-			line := fmt.Sprintf("  %3.0f %%, %.0f IOPS, %.1f MiB/s", p.Share*100, p.IOPS, p.BW/(1<<20))
+			line := "  " + p.Doing
+			if p.Doing == "" {
+				line = fmt.Sprintf("  %3.0f %%, %.0f IOPS, %.1f MiB/s", p.Share*100, p.IOPS, p.BW/(1<<20))
+			}
 			if p.Stalled > time.Second {
 				line += fmt.Sprintf(", STALLED for %.0f s", p.Stalled.Seconds())
 			}

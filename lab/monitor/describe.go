@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -24,7 +23,8 @@ type Fact struct {
 // Describe says what the host is: CPU, memory, kernel, mitigations, versions of the
 // programs that experiments use, and for each path (a file, folder or block
 // device) the file system and the device below. What can't be known is left out.
-func Describe(ctx context.Context, paths ...string) []Fact {
+// own is the version of this program.
+func Describe(ctx context.Context, own string, paths ...string) []Fact {
 	d := describer{proc: "/proc", sys: "/sys"}
 	d.cpu()
 	d.memory()
@@ -32,7 +32,7 @@ func Describe(ctx context.Context, paths ...string) []Fact {
 	d.add("mitigations", d.mitigations())
 	d.add("governor", d.governor())
 	d.add("virtualization", d.virtualization())
-	d.add("vmdisk", ownVersion())
+	d.add("vmdisk", strings.TrimPrefix(own+", "+runtime.Version(), ", "))
 	for _, p := range programs {
 		d.add(p[0], version(ctx, p))
 	}
@@ -194,20 +194,6 @@ func version(ctx context.Context, program []string) string {
 	}
 	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
 	return line
-}
-
-func ownVersion() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return ""
-	}
-	v := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && !strings.Contains(v, s.Value[:min(len(s.Value), 12)]) {
-			v += " " + s.Value
-		}
-	}
-	return strings.TrimPrefix(v+", "+info.GoVersion, ", ")
 }
 
 // LoadText is what `w` prints, or without it /proc/loadavg: who and what else was

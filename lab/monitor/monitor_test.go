@@ -346,7 +346,7 @@ func TestDescribe(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	facts := map[string]string{}
-	for _, f := range Describe(t.Context(), dir, filepath.Join(dir, "nosuch")) {
+	for _, f := range Describe(t.Context(), "v1.2.3", dir, filepath.Join(dir, "nosuch")) {
 		facts[f.Name] = f.Value
 	}
 	for _, name := range []string{"CPUs", "memory", "kernel", "vmdisk", "virtualization", "file system of " + dir} {

@@ -147,6 +147,12 @@ func (d *Dir) Notes() []string { return d.notes }
 // counts.
 func (d *Dir) Plan(r *Results) error {
 	plan := *r
+	if plan.Environment.Before == nil { // nothing was left to run: what the runs were begun with counts
+		var old Results
+		if readJSON(filepath.Join(d.path, planFile), &old) == nil {
+			plan.Environment.Before = old.Environment.Before
+		}
+	}
 	plan.Cells = make([]Cell, len(r.Cells))
 	for i, c := range r.Cells {
 		c.Runs = nil

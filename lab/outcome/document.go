@@ -84,9 +84,6 @@ func (a *analysis) facts() []report.Fact {
 		}
 	}
 	facts := []report.Fact{{Name: "started", Value: a.Started.Format("2006-01-02 15:04:05 MST")}}
-	if v := a.Environment.Version; v != "" {
-		facts = append(facts, report.Fact{Name: "vmdisk", Value: v})
-	}
 	facts = append(facts, report.Fact{Name: "runs", Value: fmt.Sprintf("%d that count, %d discarded; %d of %d cells cannot run here", counted, discarded, skipped, len(a.Cells))})
 	if accel := a.Environment.Accel; accel != "" {
 		if a.Environment.AccelWhy != "" {

@@ -66,8 +66,6 @@ type Environment struct {
 	Accel    string `json:"accel,omitempty"`
 	AccelWhy string `json:"accel_why,omitempty"`
 	CPUs     int    `json:"cpus"`
-	// Version of the program.
-	Version string `json:"vmdisk,omitempty"`
 	// Before is the use of the host before anything was started; nil where nobody looked.
 	Before *Before `json:"before,omitempty"`
 }

@@ -156,9 +156,12 @@ func TestFingerprint(t *testing.T) {
 	if print(other) != base {
 		t.Error("texts and places change the fingerprint")
 	}
+	if print(load(t, "tuning", "repeats=2")) != base {
+		t.Error("repeats change the fingerprint, so that none can be added")
+	}
 	seen := map[string]string{base: "as it is"}
 	for _, set := range []string{
-		"repeats=2", "nodes=2", "memory=2G", "disk=1G", "data=1M", "runtime=5", "sweeps=aio", "workloads=randread", "cache=directsync", "kernel=/k", "devices=/dev/x",
+		"nodes=2", "memory=2G", "disk=1G", "data=1M", "runtime=5", "sweeps=aio", "workloads=randread", "cache=directsync", "kernel=/k", "devices=/dev/x",
 	} {
 		f := print(load(t, "tuning", set))
 		if was, ok := seen[f]; ok {

@@ -79,8 +79,9 @@ func readFile(name string) ([]byte, error) {
 }
 
 // Fingerprint is the same for two experiments that measure the same: a hash of all
-// but names and texts for people, and of nothing that depends on where the file
-// lies. A run is resumed only with the same one.
+// but names and texts for people, of nothing that depends on where the file
+// lies, and not of the repeats, which may be added to a finished experiment. A run is
+// resumed only with the same one.
 func (s *Spec) Fingerprint() (string, error) {
 	cells, err := s.Cells()
 	if err != nil {
@@ -94,12 +95,11 @@ func (s *Spec) Fingerprint() (string, error) {
 	text, err := json.Marshal(struct {
 		Version   int // of this list
 		Name      string
-		Repeats   int
 		Guest     Guest
 		Disk      Disk
 		Workloads []work
 		Cells     []Cell
-	}{1, s.Name, s.Repeats, s.Guest, s.Disk, works, cells})
+	}{2, s.Name, s.Guest, s.Disk, works, cells})
 	if err != nil {
 		return "", err
 	}
