@@ -84,7 +84,7 @@ func (e Event) String() string {
 // the load, the step that begins.
 type Progress struct {
 	Doing   string        `json:"doing,omitempty"` // "boot 4 guests"
-	Share   float64       `json:"share"`          // 0..1
+	Share   float64       `json:"share"`           // 0..1
 	IOPS    float64       `json:"iops"`
 	BW      float64       `json:"bytes_per_second"`
 	Stalled time.Duration `json:"stalled_ns"` // the longest present stall
