@@ -48,9 +48,7 @@ func Compare(ctx context.Context, a, b *disk.Disk, o CompareOptions) (Comparison
 	if o.Strict {
 		end = min(sizeA, sizeB)
 	}
-	c := &comparer{ctx: ctx, first: end, end: end, request: base.RequestSize}
-	c.side[0].init(a, min(sizeA, end), base.RequestSize)
-	c.side[1].init(b, min(sizeB, end), base.RequestSize)
+	c := newComparer(ctx, a, b, end, base.RequestSize)
 	p := startProgress(base, orDefault(o.phase, "compare"), end, &c.done)
 	err = c.run(base.QueueDepth, 2*base.RequestSize, c.work)
 	p.stop()
@@ -71,6 +69,14 @@ type comparer struct {
 	end     int64
 	request int64
 	first   int64 // the first difference so far, else end; under mu
+}
+
+// newComparer compares the first end bytes of two disks.
+func newComparer(ctx context.Context, a, b *disk.Disk, end, request int64) *comparer {
+	c := &comparer{ctx: ctx, first: end, end: end, request: request}
+	c.side[0].init(a, min(a.Size(), end), request)
+	c.side[1].init(b, min(b.Size(), end), request)
+	return c
 }
 
 // compareSide is one disk, followed by zeros without end.

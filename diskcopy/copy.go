@@ -43,26 +43,52 @@ func copyDisk(ctx context.Context, dst, src *disk.Disk, o Options, clk *clock) (
 	if err := e.openJournal(); err != nil {
 		return e.stats(), err
 	}
-	p := startProgress(o, "copy", e.size, &e.done)
-	err = e.copy()
+	return e.run(clk)
+}
+
+// run copies, with its journal open, and ends with the target complete or the journal
+// telling how far it is.
+func (e *engine) run(clk *clock) (Stats, error) {
+	if e.journal != nil && e.journal.resumed > 0 {
+		if err := e.check(e.opt); err != nil {
+			clk.phase(&e.total, "check")
+			return e.stats(), e.interrupted(err)
+		}
+		clk.phase(&e.total, "check")
+	}
+	p := startProgress(e.opt, "copy", e.size, &e.done)
+	err := e.copy()
 	p.stop()
 	clk.phase(&e.total, "copy")
-	if err == nil && (!o.NoFlush || e.journal != nil) {
+	if err == nil && (!e.opt.NoFlush || e.journal != nil) {
 		p.announce("flush")
-		err = targetErr(dst.Flush(ioCtx))
+		err = targetErr(e.dst.Flush(e.io))
 		clk.phase(&e.total, "flush")
 	}
 	if err != nil {
 		return e.stats(), e.interrupted(err)
 	}
-	if o.Verify {
-		if err = e.verify(); err != nil {
+	return e.complete(clk)
+}
+
+// complete verifies and publishes what has been copied.
+func (e *engine) complete(clk *clock) (Stats, error) {
+	if e.opt.Verify {
+		if err := e.verify(); err != nil {
 			return e.stats(), err
 		}
 		clk.phase(&e.total, "verify")
 		e.total.Verified = true
 	}
-	return e.stats(), e.journal.remove()
+	if e.opt.Publish != nil {
+		if err := e.opt.Publish(); err != nil {
+			return e.stats(), err
+		}
+	}
+	if err := e.journal.remove(); err != nil {
+		return e.stats(), fmt.Errorf("the copy is complete, but %w", err)
+	}
+	return e.stats(), nil
 }
 
 func checkDisks(dst, src *disk.Disk, o Options) error {

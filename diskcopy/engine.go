@@ -21,6 +21,7 @@ type engine struct {
 	zeroBuf  []byte // one request of zeros
 	journal  *journal
 	done     atomic.Int64 // bytes dealt with
+	differed atomic.Int64 // bytes below a resumed copy's start that were written again
 	sending  sending
 	flusher  flusher
 	behind   writeBehind
@@ -133,7 +134,7 @@ func (e *engine) stats() Stats {
 		s.Counts.merge(&w.counts)
 	}
 	if e.journal != nil {
-		s.ResumedAt, s.ResentBytes = e.journal.resumed, e.journal.resent.Load()
+		s.ResumedAt, s.ResentBytes, s.DifferedBytes = e.journal.resumed, e.journal.resent.Load(), e.differed.Load()
 	}
 	if s.ZeroBy == "" {
 		s.ZeroBy = e.plan.outcome(s.Zero.Ops > 0)
@@ -215,7 +216,7 @@ func (e *engine) next(w *worker) bool {
 // send notes that t is about to be done.
 func (e *engine) send(t task) {
 	e.sent = t.off + t.n
-	e.journal.issued(e.sent)
+	e.journal.sending(e.sent)
 }
 
 // findTask finds the next task; what needs none is dealt with on the way.

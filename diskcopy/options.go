@@ -84,8 +84,18 @@ type Options struct {
 	// Journal is the path of the file that records progress; empty: none. It is
 	// removed once the copy is complete.
 	Journal string
-	// Resume goes on where Journal says; without such a file the copy begins at 0.
+	// Resume goes on where Journal says; without such a file the copy begins at 0. What is
+	// done already is compared, source with target, and what differs is written again.
 	Resume bool
+	// Trust leaves that comparison out: the caller vouches that neither disk changed
+	// since the copy began. What can be seen of a change at little cost is refused.
+	Trust bool
+	// DiscardEmpty: a copy that ends before anything is safe leaves no journal.
+	DiscardEmpty bool
+	// Publish, if not nil, is called once the target is complete, flushed and verified, with the
+	// target still open and the journal still there and locked. After an error of it the
+	// copy can be resumed.
+	Publish func() error
 	// Checkpoint is the time between two records in the journal, each of
 	// which costs a flush of the target. Default 5 s.
 	Checkpoint time.Duration
@@ -102,7 +112,7 @@ type Options struct {
 
 // Progress is the state of a copy, comparison or checksum.
 type Progress struct {
-	Phase string `json:"phase"` // "copy", "flush", "verify", "compare", "checksum"
+	Phase string `json:"phase"` // "check", "copy", "flush", "verify", "compare", "checksum"
 	Done  int64  `json:"done"`  // bytes of the disk dealt with, holes included
 	Total int64  `json:"total"`
 }

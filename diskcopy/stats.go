@@ -53,11 +53,16 @@ type Stats struct {
 	Probes  int64 `json:"probes"`
 	Refused int64 `json:"refused"`
 	Counts
-	ResumedAt   int64   `json:"resumed_at"`   // offset a resumed copy began at
-	ResentBytes int64   `json:"resent_bytes"` // written by an earlier run and again by this one
-	Verified    bool    `json:"verified"`
-	Phases      []Phase `json:"phases"`
-	WallSeconds float64 `json:"wall_seconds"`
+	ResumedAt   int64 `json:"resumed_at"`   // offset a resumed copy began at
+	ResentBytes int64 `json:"resent_bytes"` // written by an earlier run and again by this one
+	// Below ResumedAt: what was compared, how much of that differed and was written again, and
+	// what was trusted instead.
+	CheckedBytes  int64   `json:"checked_bytes"`
+	DifferedBytes int64   `json:"differed_bytes"`
+	TrustedBytes  int64   `json:"trusted_bytes"`
+	Verified      bool    `json:"verified"`
+	Phases        []Phase `json:"phases"`
+	WallSeconds   float64 `json:"wall_seconds"`
 	// UserSeconds and SystemSeconds are the CPU time of the whole process while
 	// the copy ran.
 	UserSeconds   float64 `json:"user_seconds"`

@@ -93,7 +93,7 @@ func (e *engine) prepareZero() error {
 	case e.opt.Strategy == Write:
 		p.how = "writes"
 	case e.opt.TargetIsZero && !e.opt.Allocate:
-		p.known = append(p.known, all)
+		p.known = append(p.known, e.untouched(all))
 	case e.opt.Strategy == PreZero:
 		return e.zeroAll(all, 0)
 	case e.opt.Strategy == NoFallback:
@@ -106,6 +106,15 @@ func (e *engine) prepareZero() error {
 		return e.askTarget(all)
 	}
 	return nil
+}
+
+// untouched is the part of s that no earlier run may have written to.
+func (e *engine) untouched(s span) span {
+	if e.journal == nil || e.journal.sentTo <= s.off {
+		return s
+	}
+	off := min(e.journal.sentTo, s.end())
+	return span{off: off, n: s.end() - off}
 }
 
 // zeroAll zeroes the target before anything is written.

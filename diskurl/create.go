@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 
 	"github.com/vmdisk/vmdisk/driver/file"
@@ -21,6 +22,8 @@ type CreateOptions struct {
 	Preallocation string
 	// Replace allows an existing file to be replaced.
 	Replace bool
+	// Mode is the new file's, before the umask; 0 is 0644, or that of the file it replaces.
+	Mode fs.FileMode
 }
 
 // Creatable reports whether the URL names a local file that does not exist yet.
@@ -52,7 +55,7 @@ func Create(ctx context.Context, rawURL string, o CreateOptions) error {
 	prealloc := file.Preallocation(o.Preallocation)
 	switch st, err := os.Stat(u.Path); {
 	case err != nil:
-		return file.Create(ctx, u.Path, o.Size, prealloc)
+		return file.CreateMode(ctx, u.Path, o.Size, prealloc, o.Mode)
 	case !st.Mode().IsRegular():
 		return fmt.Errorf("create %s: it exists and is no regular file", u)
 	case !o.Replace:
@@ -61,18 +64,38 @@ func Create(ctx context.Context, rawURL string, o CreateOptions) error {
 	return replace(ctx, u.Path, o.Size, prealloc)
 }
 
-// replace puts a new image in the place of an old one that nobody uses.
+// File is the URL of a local file.
+func File(path string) URL { return URL{Scheme: SchemeFile, Path: path} }
+
+// At is the URL with another path.
+func (u URL) At(path string) URL {
+	u.Path = path
+	return u
+}
+
+// Identity is the disk.Info.ID of the file or block device at path.
+func Identity(path string) (string, error) { return file.Identity(path) }
+
+// replace puts a new image in the place of an old one that nobody uses, with its permissions. The
+// name that the new one has meanwhile is not that of a killed process's remains.
 func replace(ctx context.Context, path string, size int64, prealloc file.Preallocation) error {
 	old, err := file.Open(ctx, path, file.Options{})
 	if err != nil {
 		return fmt.Errorf("replace: %w", err)
 	}
 	defer old.Close()
-	fresh := path + ".new"
-	if err := file.Create(ctx, fresh, size, prealloc); err != nil {
+	st, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("replace: %w", err)
+	}
+	fresh := fmt.Sprintf("%s.new-%08x", path, rand.Uint32())
+	if err := file.CreateMode(ctx, fresh, size, prealloc, st.Mode().Perm()); err != nil {
 		return err
 	}
-	if err := os.Rename(fresh, path); err != nil {
+	if err = os.Chmod(fresh, st.Mode().Perm()); err == nil {
+		err = os.Rename(fresh, path)
+	}
+	if err != nil {
 		return errors.Join(err, os.Remove(fresh))
 	}
 	return nil

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -9,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/diskcopy"
 	"github.com/vmdisk/vmdisk/diskurl"
 )
@@ -19,7 +17,7 @@ type copyFlags struct {
 	src, dst             diskurl.Options
 	srcCache, cache, aio *choice
 	flush, strategy      *choice
-	progress             *choice
+	progress, resume     *choice
 	requestSize, sparse  sizeFlag
 	stats                string
 	json                 bool
@@ -35,7 +33,7 @@ func newCopy() *cobra.Command {
 	f := copyFlags{
 		srcCache: newCacheFlag(), cache: newCacheFlag(), aio: newAIOFlag(), flush: newChoice("on", "on", "off"),
 		strategy: newChoice(string(diskcopy.Auto), strategies()...), progress: newProgressFlag(),
-		sparse: 4096,
+		resume: newChoice(resumeOff, resumeOff, resumeCheck, resumeTrust), sparse: 4096,
 	}
 	c := &cobra.Command{
 		Use:   "copy SRC DST",
@@ -44,9 +42,15 @@ func newCopy() *cobra.Command {
 DST by the cheapest way that DST really has.
 
 DST is made if it is a file that does not exist: as DST.partial, which takes the name DST once it
-is complete and on stable storage. A copy to a local file that is stopped can be taken up again
-with --resume; the journal is DST.journal unless --journal says otherwise. An existing DST has to
-be at least as large as SRC; what it has beyond SRC's end is left alone.
+is complete and on stable storage, and SRC's permissions at most. An existing DST has to be at least
+as large as SRC; what it has beyond SRC's end is left alone.
+
+A copy that was stopped, however, goes on with --resume. It first compares what is done, SRC with
+DST, and writes again what differs, as either may have changed meanwhile; --resume=trust does not. If
+DST is complete already, it is compared and nothing is written. The journal of a copy to a local
+file is DST.journal. A copy to a server or a device has one only with --resume, or --journal; it
+lies beside SRC if that is a local file, else in the current folder, and is named after SRC and DST,
+without what could be a secret (a ticket) in DST.
 
 What is written to a local DST goes to the storage, and leaves the page cache, while the copy goes
 on; --flush off keeps it in memory.`,
@@ -86,8 +90,9 @@ func (f *copyFlags) register(c *cobra.Command) {
 	fl.Var(f.strategy, "strategy", "how zeros reach DST; all but auto are for comparison")
 	fl.Var(f.flush, "flush", "flush DST at the end")
 	fl.BoolVar(&f.options.Verify, "verify", false, "read both again and compare")
-	fl.BoolVar(&f.options.Resume, "resume", false, "go on where a stopped copy's journal says")
-	fl.StringVar(&f.options.Journal, "journal", "", "record progress here (default: DST.journal for a local file)")
+	fl.Var(f.resume, "resume", "go on with a stopped copy: check compares what is done and mends it, trust believes that nothing changed")
+	fl.Lookup("resume").NoOptDefVal = resumeCheck
+	fl.StringVar(&f.options.Journal, "journal", "", "record progress here (default: see above)")
 	fl.Var(f.progress, "progress", "progress: auto (a bar on a terminal), bar, json (lines on stdout) or none")
 	fl.StringVar(&f.stats, "stats", "", "write operations, bytes, phases and times to this file as JSON")
 	fl.BoolVar(&f.json, "json", false, "print the same as JSON")
@@ -104,14 +109,14 @@ func (f *copyFlags) run(c *cobra.Command, from, to string) error {
 	if src.Size() > replayable && !c.Flags().Changed("reconnect") {
 		f.dst.Reconnect = -1
 	}
-	stats, err := f.toTarget(c, src, from, to)
+	text, stats, err := f.toTarget(c, src, from, to)
 	if err = errors.Join(err, src.Close()); err != nil {
 		return err
 	}
 	if f.json {
 		return writeJSON(c.OutOrStdout(), stats)
 	}
-	_, err = fmt.Fprint(c.OutOrStdout(), copySummary(stats))
+	_, err = fmt.Fprint(c.OutOrStdout(), text)
 	return err
 }
 
@@ -132,25 +137,7 @@ func (f *copyFlags) complete(given func(string) bool) {
 		f.options.SparseSize = -1
 	}
 	f.options.NoFlush = f.flush.value == "off"
-}
-
-// toTarget opens or makes the target, copies, and leaves the target complete, or
-// resumable, or gone if it was new.
-func (f *copyFlags) toTarget(c *cobra.Command, src *disk.Disk, from, to string) (diskcopy.Stats, error) {
-	t, err := f.openTarget(c.Context(), from, to, src.Size())
-	if err != nil {
-		return diskcopy.Stats{}, fmt.Errorf("target: %w", err)
-	}
-	p := newProgress(c, f.progress.value)
-	f.options.Progress = p.report
-	stats, err := diskcopy.Copy(c.Context(), t.disk, src, f.options)
-	p.end()
-	begun := len(stats.Phases) > 0 // else the copy was refused before it touched anything
-	err = t.end(errors.Join(err, t.disk.Close()), begun)
-	if f.stats != "" {
-		err = errors.Join(err, writeStats(f.stats, stats))
-	}
-	return stats, err
+	f.options.Resume, f.options.Trust = f.resume.value != resumeOff, f.resume.value == resumeTrust
 }
 
 func writeStats(path string, s diskcopy.Stats) error {
@@ -162,120 +149,4 @@ func writeStats(path string, s diskcopy.Stats) error {
 		return fmt.Errorf("--stats: %w", err)
 	}
 	return nil
-}
-
-func copySummary(s diskcopy.Stats) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "copied %s in %.2f s:", sizeText(s.Size), s.WallSeconds)
-	for _, k := range []struct {
-		name string
-		diskcopy.Count
-	}{{"read", s.Read}, {"wrote", s.Write}, {"zeroed", s.Zero}, {"shared", s.Clone}, {"skipped", s.Skip}} {
-		if k.Ops > 0 {
-			fmt.Fprintf(&b, " %s %d bytes,", k.name, k.Bytes)
-		}
-	}
-	fmt.Fprintf(&b, " zeros by: %s\n", s.ZeroBy)
-	if s.ResumedAt > 0 || s.ResentBytes > 0 {
-		fmt.Fprintf(&b, "resumed at offset %d, up to %d bytes were sent again\n", s.ResumedAt, s.ResentBytes)
-	}
-	if s.Verified {
-		b.WriteString("verified: source and target are equal\n")
-	}
-	return b.String()
-}
-
-// target is where a copy goes.
-type target struct {
-	disk *disk.Disk
-	// final is the path that the complete file gets; empty if the target was
-	// there before.
-	final, partial, journal string
-	// resumed: the partial file was left by an earlier copy.
-	resumed bool
-	// named: the user named the journal, and keeps it in any case.
-	named bool
-}
-
-func (f *copyFlags) openTarget(ctx context.Context, from, to string, size int64) (*target, error) {
-	u, err := diskurl.Parse(to)
-	if err != nil {
-		return nil, err
-	}
-	if src, err := diskurl.Parse(from); err == nil && diskurl.Same(src, u) {
-		return nil, fmt.Errorf("%s is the source itself; choose another target", to)
-	}
-	t := &target{named: f.options.Journal != ""}
-	switch {
-	case diskurl.Creatable(u):
-		t.final, t.partial = u.Path, u.Path+".partial"
-		f.setJournal(u)
-		t.resumed = f.options.Resume && isRegular(t.partial) && isRegular(f.options.Journal)
-		if !t.resumed {
-			if err := f.makePartial(ctx, u, t.partial, size); err != nil {
-				return nil, err
-			}
-		}
-		u.Path = t.partial
-	case isRegular(u.Path) && u.Local():
-		f.setJournal(u)
-	}
-	t.journal = f.options.Journal
-	t.disk, err = diskurl.Open(ctx, u.String(), f.dst)
-	return t, err
-}
-
-// setJournal gives a copy to a local file its journal. Without the flush at the
-// end nothing would be worth recording.
-func (f *copyFlags) setJournal(u diskurl.URL) {
-	if f.options.Journal == "" && (!f.options.NoFlush || f.options.Resume) {
-		f.options.Journal = u.Path + ".journal"
-	}
-}
-
-func isRegular(path string) bool {
-	st, err := os.Stat(path)
-	return err == nil && st.Mode().IsRegular()
-}
-
-// makePartial makes the file that will take the target's name, in place of what
-// an earlier copy may have left.
-func (f *copyFlags) makePartial(ctx context.Context, u diskurl.URL, partial string, size int64) error {
-	left := isRegular(f.options.Journal)
-	if _, err := os.Lstat(partial); err == nil && !left {
-		return fmt.Errorf("%s exists, and no journal says that a copy left it; remove it, or choose another target", partial)
-	}
-	u.Path = partial
-	o := diskurl.CreateOptions{Size: size, Format: f.dst.Format, FormatFlag: "-O", Replace: left}
-	if f.options.Allocate {
-		o.Preallocation = "falloc"
-	}
-	return diskurl.Create(ctx, u.String(), o)
-}
-
-// end gives a complete new file its name. After a failure it keeps a file that
-// a journal can go on with, and removes another that is new. begun: the target
-// may have changed.
-func (t *target) end(err error, begun bool) error {
-	var stopped *diskcopy.InterruptedError
-	switch {
-	case err == nil && t.final != "":
-		return publish(t.partial, t.final)
-	case err == nil, t.resumed, errors.As(err, &stopped) && (stopped.Offset > 0 || t.named):
-		return err
-	}
-	if stopped != nil {
-		err = stopped.Err // nothing to go on with
-		_ = os.Remove(t.journal)
-	}
-	switch {
-	case t.final == "" && begun:
-		return fmt.Errorf("%w; the target %s is incomplete", err, t.disk)
-	case t.final == "":
-		return err
-	}
-	if gone := os.Remove(t.partial); gone != nil {
-		return errors.Join(err, gone)
-	}
-	return fmt.Errorf("%w; the incomplete target was removed", err)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -45,12 +46,17 @@ func (p Preallocation) Type() string { return "mode" }
 // path exists. The file and its name are durable when Create returns. A file
 // that could not be made whole, or whose making was cancelled, is removed again.
 func Create(ctx context.Context, path string, size int64, prealloc Preallocation) error {
+	return CreateMode(ctx, path, size, prealloc, 0)
+}
+
+// CreateMode is Create with the file's permissions, before the umask; 0 is 0644.
+func CreateMode(ctx context.Context, path string, size int64, prealloc Preallocation, mode fs.FileMode) error {
 	err := prealloc.check()
 	if err == nil && size < 0 {
 		err = fmt.Errorf("size %d is negative", size)
 	}
 	if err == nil {
-		err = create(ctx, path, size, prealloc)
+		err = create(ctx, path, size, prealloc, uint32(mode.Perm()))
 	}
 	if err != nil {
 		return fmt.Errorf("create %s: %w", path, err)
@@ -60,8 +66,11 @@ func Create(ctx context.Context, path string, size int64, prealloc Preallocation
 
 func (p Preallocation) check() error { return new(Preallocation).Set(p.String()) }
 
-func create(ctx context.Context, path string, size int64, prealloc Preallocation) error {
-	fd, err := openFD(path, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC)
+func create(ctx context.Context, path string, size int64, prealloc Preallocation, mode uint32) error {
+	if mode == 0 {
+		mode = newMode
+	}
+	fd, err := openMode(path, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, mode)
 	if err != nil {
 		return err
 	}

@@ -151,9 +151,14 @@ func (f *File) openFlags() int {
 	return flags
 }
 
-func openFD(path string, flags int) (int, error) {
+// newMode is the permissions of a new file, before the umask.
+const newMode = 0o644
+
+func openFD(path string, flags int) (int, error) { return openMode(path, flags, newMode) }
+
+func openMode(path string, flags int, mode uint32) (int, error) {
 	for {
-		fd, err := unix.Open(path, flags, 0o644)
+		fd, err := unix.Open(path, flags, mode)
 		if err != unix.EINTR {
 			return fd, err
 		}

@@ -3,6 +3,7 @@ package file
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +32,15 @@ func (k lockKey) String() string {
 		return fmt.Sprintf("block:%d:%d", unix.Major(k.dev), unix.Minor(k.dev))
 	}
 	return fmt.Sprintf("file:%d:%d", k.dev, k.ino)
+}
+
+// Identity is the Info.ID of the disk at path, without opening it.
+func Identity(path string) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return "", &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return keyOf(&st).String(), nil
 }
 
 // opened counts this process's openings of each disk. OFD locks exclude those
