@@ -44,10 +44,13 @@ var components = map[string]int{
 	"report":         -20,
 	"suggest":        -20,
 	"child":          -20,
+
+	"internal/confine":  -20,
+	"internal/unixsock": -20,
 }
 
 // leaves do not know the disk contract.
-var leaves = []string{"nbd", "nbd/client", "vhost", "vhost/frontend", "imageio/client", "imageio/batch", "imageio/pyjson", "uring", "report", "suggest", "child"}
+var leaves = []string{"nbd", "nbd/client", "vhost", "vhost/frontend", "imageio/client", "imageio/batch", "imageio/pyjson", "uring", "report", "suggest", "child", "internal/confine", "internal/unixsock"}
 
 // singletons are the components whose every folder is one of its own: a driver
 // does not know another driver, nor a filter another filter.

@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +14,7 @@ import (
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/diskcopy"
 	"github.com/vmdisk/vmdisk/diskurl"
+	"github.com/vmdisk/vmdisk/internal/unixsock"
 	"github.com/vmdisk/vmdisk/nbd/server"
 )
 
@@ -71,7 +72,7 @@ func (s *study) filters(k cellKind, wrote string) []string {
 // serve runs use against a server of d on a unix socket.
 func (s *study) serve(ctx context.Context, d *disk.Disk, use func(url string, c *server.Counters) error) error {
 	socket := filepath.Join(s.tmp, "nbd.sock")
-	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", socket)
+	l, err := unixsock.Listen(socket, unixsock.Options{Mode: new(fs.FileMode(0o600))})
 	if err != nil {
 		return err
 	}

@@ -3,16 +3,15 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/vmdisk/vmdisk/diskurl"
+	"github.com/vmdisk/vmdisk/internal/unixsock"
 )
 
 const defaultListen = "localhost:10809"
@@ -22,7 +21,7 @@ const defaultListen = "localhost:10809"
 const firstListenFD = 3
 
 // listen opens every address; on an error none stays open.
-func listen(addrs []string) (_ []net.Listener, err error) {
+func listen(addrs []string, o unixsock.Options) (_ []net.Listener, err error) {
 	var all []net.Listener
 	defer func() {
 		if err != nil {
@@ -30,7 +29,7 @@ func listen(addrs []string) (_ []net.Listener, err error) {
 		}
 	}()
 	for _, a := range addrs {
-		l, err := listenOn(a)
+		l, err := listenOn(a, o)
 		if err != nil {
 			return nil, err
 		}
@@ -45,7 +44,9 @@ func closeAll(all []net.Listener) {
 	}
 }
 
-func listenOn(addr string) (net.Listener, error) {
+func unixAddr(addr string) bool { return strings.HasPrefix(addr, "unix:") }
+
+func listenOn(addr string, o unixsock.Options) (net.Listener, error) {
 	path, unix := strings.CutPrefix(addr, "unix:")
 	if !unix {
 		l, err := net.Listen("tcp", withPort(addr))
@@ -54,15 +55,14 @@ func listenOn(addr string) (net.Listener, error) {
 	if path == "" {
 		return nil, usagef("--nbd %s: the path is empty", addr)
 	}
-	path, err := filepath.Abs(path)
-	if err == nil {
-		err = removeStale(path)
+	if !unixsock.Abstract(path) {
+		path = absolute(path)
 	}
+	l, err := unixsock.Listen(path, o)
 	if err != nil {
-		return nil, wrapListen(addr, err)
+		return nil, wrapListen(addr, explainOpen(err))
 	}
-	l, err := net.Listen("unix", path)
-	return l, wrapListen(addr, err)
+	return l, nil
 }
 
 func wrapListen(addr string, err error) error {
@@ -84,28 +84,21 @@ func withPort(addr string) string {
 	return net.JoinHostPort(strings.Trim(addr, "[]"), "10809")
 }
 
-// removeStale removes the socket that a crashed server left behind. A socket
-// that answers, and anything that is no socket, is left alone.
-func removeStale(path string) error {
-	st, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+// guardGiven has the sockets of a service manager obey the same rules.
+func guardGiven(all []net.Listener, o unixsock.Options) error {
+	o.Mode, o.Owner = nil, nil // refused before, where they were meant for these
+	for i, l := range all {
+		u, ok := l.(*net.UnixListener)
+		if !ok {
+			continue
+		}
+		guarded, err := unixsock.Given(u, o)
+		if err != nil {
+			return fmt.Errorf("socket %d of LISTEN_FDS, %s: %w", i, l.Addr(), explainOpen(err))
+		}
+		all[i] = guarded
 	}
-	if err != nil {
-		return err
-	}
-	if st.Mode()&fs.ModeSocket == 0 {
-		return fmt.Errorf("%s exists and is no socket", path)
-	}
-	c, err := net.DialTimeout("unix", path, time.Second)
-	if err == nil {
-		c.Close()
-		return errors.New("another server answers there; end it, or choose another path")
-	}
-	if !errors.Is(err, syscall.ECONNREFUSED) {
-		return err
-	}
-	return os.Remove(path)
+	return nil
 }
 
 // activated returns the sockets that a service manager handed over, if any.

@@ -35,6 +35,7 @@ type serveFlags struct {
 	nbd       []string
 	maps      mapsFlag
 	tls       *choice
+	sockets   socketFlags
 	cert, key string
 	clientCA  string
 	run       string
@@ -79,6 +80,7 @@ Filters (--filter NAME[:KEY=VALUE,...], the first is outermost):
 	fl.Var((*named)(&f.cert), "tls-cert", "certificate of this server, PEM")
 	fl.Var((*named)(&f.key), "tls-key", "key of the certificate, PEM")
 	fl.Var((*named)(&f.clientCA), "tls-ca", "demand client certificates signed by one of this PEM file")
+	f.sockets.register(fl)
 	fl.StringVar(&f.run, "run", "", "run a shell command with $uri set, end when it ends, with its exit status")
 	fl.StringVar(&f.pidFile, "pid-file", "", "write the process id here once connections are accepted")
 	fl.BoolVar(&f.json, "json", false, "print what is served as JSON")
@@ -145,7 +147,7 @@ func (f *serveFlags) serve(c *cobra.Command, arg []string) (err error) {
 	if err != nil {
 		return err
 	}
-	listeners, cleanup, err := f.listen(given)
+	listeners, cleanup, err := f.listen(given, config.TLSMode == server.TLSRequire)
 	if err != nil {
 		return err
 	}
@@ -228,8 +230,19 @@ func (f *serveFlags) open(ctx context.Context, arg []string) ([]server.Export, e
 }
 
 // listen opens the sockets besides those given and returns what removes their traces.
-func (f *serveFlags) listen(given []net.Listener) ([]net.Listener, func(), error) {
+func (f *serveFlags) listen(given []net.Listener, guarded bool) ([]net.Listener, func(), error) {
 	nothing := func() {}
+	o, err := f.sockets.options(guarded)
+	if err == nil {
+		err = f.sockets.check(f.nbd, given, f.run != "" && len(f.nbd)+len(given) == 0)
+	}
+	if err == nil {
+		err = guardGiven(given, o)
+	}
+	if err != nil {
+		closeAll(given)
+		return nil, nil, err
+	}
 	if len(given) > 0 && len(f.nbd) == 0 {
 		return given, nothing, nil
 	}
@@ -247,7 +260,7 @@ func (f *serveFlags) listen(given []net.Listener) ([]net.Listener, func(), error
 	default:
 		addrs = []string{defaultListen}
 	}
-	opened, err := listen(addrs)
+	opened, err := listen(addrs, o)
 	if err != nil {
 		closeAll(given)
 		cleanup()

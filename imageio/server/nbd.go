@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/internal/unixsock"
 	nbdserver "github.com/vmdisk/vmdisk/nbd/server"
 )
 
@@ -36,7 +37,7 @@ func (s *Server) bindNBD(shared *service, secure *tls.Config) error {
 	cfg := nbdserver.Config{Resolve: n.lease, Log: s.log.s.With(partKey, "nbd"), TLS: secure}
 	var err error
 	if local {
-		n.listener, err = s.listenUnix(&path, 0o666)
+		n.listener, err = s.listenUnix(&path, 0o666, unixsock.Options{Guarded: true}) // a ticket's id is the export's name
 	} else {
 		n.listener, err = net.Listen("tcp", s.cfg.NBD.Address)
 	}

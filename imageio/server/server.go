@@ -21,6 +21,8 @@ import (
 
 	"github.com/vmdisk/vmdisk/imageio/batch"
 	"github.com/vmdisk/vmdisk/imageio/pyjson"
+	"github.com/vmdisk/vmdisk/internal/confine"
+	"github.com/vmdisk/vmdisk/internal/unixsock"
 )
 
 // Server is the daemon: the services over one store of tickets.
@@ -31,7 +33,6 @@ type Server struct {
 	tickets  *Tickets
 	services []*service
 	nbd      *nbdService // nil: off
-	cleanup  []func() error
 
 	drainTime, hangTime time.Duration
 }
@@ -149,7 +150,8 @@ func (s *Server) bindLocal(shared *service) error {
 	if s.cfg.Local.Socket == "" {
 		s.cfg.Local.Socket = "\x00/vmdisk/imageio/" + rand.Text()
 	}
-	l, err := s.listenUnix(&s.cfg.Local.Socket, 0o666)
+	// Whoever connects needs a ticket's id.
+	l, err := s.listenUnix(&s.cfg.Local.Socket, 0o666, unixsock.Options{Guarded: true})
 	if err != nil {
 		return err
 	}
@@ -170,7 +172,10 @@ func (s *Server) bindControl(shared *service) error {
 			s.cfg.Control.Port = l.Addr().(*net.TCPAddr).Port
 		}
 	} else {
-		l, err = s.listenUnix(&s.cfg.Control.Socket, 0o660)
+		var o unixsock.Options
+		if o.Peers, err = s.controllers(); err == nil {
+			l, err = s.listenUnix(&s.cfg.Control.Socket, 0o660, o)
+		}
 	}
 	if err != nil {
 		return err
@@ -179,50 +184,43 @@ func (s *Server) bindControl(shared *service) error {
 	return nil
 }
 
-// listenUnix listens on a path or, after NUL or @, an abstract name. A socket
-// that a crashed daemon left is replaced, one in use is not. The path appears
-// with its mode already set.
-func (s *Server) listenUnix(socket *string, mode os.FileMode) (net.Listener, error) {
-	path := *socket
-	if path == "" {
+// controllers are the users that may install tickets by an abstract socket, which has
+// no permissions: root, this process's user, and whom it becomes. A path has its mode.
+func (s *Server) controllers() ([]int, error) {
+	if !unixsock.Abstract(s.cfg.Control.Socket) {
+		return nil, nil
+	}
+	uids := []int{0, os.Geteuid()}
+	if os.Geteuid() == 0 && s.cfg.Daemon.DropPrivileges {
+		a, err := confine.LookupUser(s.cfg.Daemon.UserName)
+		if err != nil {
+			return nil, err
+		}
+		uids = append(uids, a.UID)
+	}
+	return uids, nil
+}
+
+// listenUnix listens on a path or, after NUL or @, an abstract name, to which any
+// user of the host can connect: o says what guards it.
+func (s *Server) listenUnix(socket *string, mode os.FileMode, o unixsock.Options) (net.Listener, error) {
+	if *socket == "" {
 		return nil, errors.New("no socket is configured")
 	}
-	if path[0] == 0 || path[0] == '@' {
-		*socket = "\x00" + path[1:]
-		return net.Listen("unix", "@"+path[1:])
+	if unixsock.Abstract(*socket) {
+		*socket = "\x00" + (*socket)[1:]
+	} else {
+		o.Mode = &mode
 	}
-	if c, err := net.Dial("unix", path); err == nil {
-		c.Close()
-		return nil, fmt.Errorf("socket %s is in use: stop the other daemon, or configure another socket", path)
+	o.Refused = func(uid int) {
+		s.log.warn("services", "user %d was refused at %s", uid, strings.ReplaceAll(*socket, "\x00", "@"))
 	}
-	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket == 0 {
-		return nil, fmt.Errorf("%s is not a socket: remove it, or configure another socket", path)
-	}
-	temp := fmt.Sprintf("%s.%d", path, os.Getpid())
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: temp, Net: "unix"})
+	l, err := unixsock.Listen(*socket, o)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("socket %s: %w", strings.ReplaceAll(*socket, "\x00", "@"), err)
 	}
-	l.SetUnlinkOnClose(false)
-	if err = os.Chmod(temp, mode); err == nil {
-		err = os.Rename(temp, path)
-	}
-	if err != nil {
-		l.Close()
-		os.Remove(temp)
-		return nil, err
-	}
-	s.cleanup = append(s.cleanup, func() error { return os.Remove(path) })
-	return &renamedListener{l, net.UnixAddr{Name: path, Net: "unix"}}, nil
+	return l, nil
 }
-
-// renamedListener says where its socket is now.
-type renamedListener struct {
-	*net.UnixListener
-	addr net.UnixAddr
-}
-
-func (l *renamedListener) Addr() net.Addr { return &l.addr }
 
 // How long the end of the daemon may take: running requests are canceled after
 // drainTime, and those that do not even then end, because their storage does not
@@ -295,12 +293,6 @@ func (s *Server) Close() error {
 		cancel()
 		s.nbd = nil
 	}
-	for _, f := range s.cleanup {
-		if err := f(); err != nil && !errors.Is(err, os.ErrNotExist) {
-			errs = append(errs, err)
-		}
-	}
-	s.cleanup = nil
 	if s.logFile != nil {
 		errs = append(errs, s.logFile.Close())
 		s.logFile = nil

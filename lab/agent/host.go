@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vmdisk/vmdisk/child"
+	"github.com/vmdisk/vmdisk/internal/unixsock"
 )
 
 // HostClient is a node without a guest: a process of this host.
@@ -37,7 +39,7 @@ func StartHost(ctx context.Context, vmdisk, dir, name string) (_ *HostClient, er
 	if len(socket) > maxSocket {
 		return nil, fmt.Errorf("client %s: the path of its socket %s has %d bytes, %d are possible: use a shorter folder", name, socket, len(socket), maxSocket)
 	}
-	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", socket)
+	l, err := unixsock.Listen(socket, unixsock.Options{Mode: new(fs.FileMode(0o600))})
 	if err != nil {
 		return nil, fmt.Errorf("client %s: %w", name, err)
 	}

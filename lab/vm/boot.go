@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/vmdisk/vmdisk/internal/unixsock"
 )
 
 // Names of the sockets in Config.Dir.
@@ -167,7 +170,7 @@ func (v *VM) start(ctx context.Context, c Config, words []string) error {
 }
 
 func listen(ctx context.Context, path string) (net.Listener, error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
+	l, err := unixsock.Listen(path, unixsock.Options{Mode: new(fs.FileMode(0o600))})
 	if err != nil {
 		return nil, fmt.Errorf("socket for QEMU: %w", err)
 	}
