@@ -3,6 +3,7 @@ package disk
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // Flags modify a write, a zero or a trim.
@@ -250,6 +251,13 @@ type Attr struct {
 // (`vmdisk info`), such as the file system's name or the server's features.
 type Inspector interface {
 	Inspect(ctx context.Context) ([]Attr, error)
+}
+
+// Waiter is optional management, of disks behind a server.
+type Waiter interface {
+	// Waiting is how long the server has been silent though it has requests to
+	// answer; 0 where nothing is waited for. It may be late by a second or two.
+	Waiting() time.Duration
 }
 
 // Unwrapper is implemented by filters through which the management interfaces

@@ -120,7 +120,7 @@ func Checksum(ctx context.Context, d *disk.Disk, o ChecksumOptions) (Digest, err
 		return Digest{}, errDepth
 	}
 	s := newSummer(ctx, d, o, newHash)
-	p := startProgress(Options{Progress: o.Progress, ProgressEvery: o.ProgressEvery}, "checksum", s.size, &s.done)
+	p := startProgress(Options{Progress: o.Progress, ProgressEvery: o.ProgressEvery}, "checksum", s.size, &s.done, d)
 	err = s.run(o.Workers, readSize, s.work)
 	p.stop()
 	if err != nil {

@@ -49,7 +49,7 @@ func Compare(ctx context.Context, a, b *disk.Disk, o CompareOptions) (Comparison
 		end = min(sizeA, sizeB)
 	}
 	c := newComparer(ctx, a, b, end, base.RequestSize)
-	p := startProgress(base, orDefault(o.phase, "compare"), end, &c.done)
+	p := startProgress(base, orDefault(o.phase, "compare"), end, &c.done, a, b)
 	err = c.run(base.QueueDepth, 2*base.RequestSize, c.work)
 	p.stop()
 	switch {

@@ -2,9 +2,7 @@ package diskcopy
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
 )
@@ -32,7 +30,7 @@ func copyDisk(ctx context.Context, dst, src *disk.Disk, o Options, clk *clock) (
 	if err != nil {
 		return Stats{}, err
 	}
-	ioCtx, stop := withGrace(ctx, o.Grace)
+	ioCtx, stop := disk.WithGrace(ctx, o.Grace, dst, src)
 	defer stop()
 	e, err := newEngine(ctx, ioCtx, dst, src, o)
 	if err != nil {
@@ -56,13 +54,14 @@ func (e *engine) run(clk *clock) (Stats, error) {
 		}
 		clk.phase(&e.total, "check")
 	}
-	p := startProgress(e.opt, "copy", e.size, &e.done)
+	p := startProgress(e.opt, "copy", e.size, &e.done, e.dst, e.src)
 	err := e.copy()
 	p.stop()
 	clk.phase(&e.total, "copy")
 	if err == nil && (!e.opt.NoFlush || e.journal != nil) {
-		p.announce("flush")
+		p.next("flush")
 		err = targetErr(e.dst.Flush(e.io))
+		p.end()
 		clk.phase(&e.total, "flush")
 	}
 	if err != nil {
@@ -105,17 +104,6 @@ func checkDisks(dst, src *disk.Disk, o Options) error {
 	}
 	return nil
 }
-
-// withGrace returns a context that ends grace after ctx does: operations in
-// flight get that long to finish by themselves.
-func withGrace(ctx context.Context, grace time.Duration) (context.Context, func()) {
-	late, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	timer := time.AfterFunc(1<<62, func() { cancel(errGrace) })
-	release := context.AfterFunc(ctx, func() { timer.Reset(grace) })
-	return late, func() { release(); timer.Stop(); cancel(nil) }
-}
-
-var errGrace = errors.New("operations in flight did not end in time after the interruption")
 
 // verify reads both disks again, or has them digest themselves.
 func (e *engine) verify() error {

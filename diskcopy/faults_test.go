@@ -81,8 +81,38 @@ func TestGrace(t *testing.T) {
 	if took := time.Since(start); err == nil || took > 5*time.Second || took < 50*time.Millisecond {
 		t.Fatalf("%v after %v", err, took)
 	}
-	if !errors.Is(err, errGrace) {
+	if !errors.Is(err, disk.ErrGrace) {
 		t.Error(err)
+	}
+}
+
+// silent is stuck behind a server that has not answered for a while.
+type silent struct{ stuck }
+
+func (*silent) Waiting() time.Duration { return 5 * time.Second }
+
+// TestSilentServer: progress says whom a copy waits for, and a copy that is cancelled
+// ends at once, without the grace that a server which answers would get.
+func TestSilentServer(t *testing.T) {
+	t.Parallel()
+	src, dst := striped(t), disk.New(&silent{stuck{remote{child: memDisk(t, 100*mib)}}}, "nbd://deaf")
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	told := make(chan Progress, 1)
+	_, err := Copy(ctx, dst, src, Options{Grace: time.Hour, ProgressEvery: time.Millisecond, Progress: func(p Progress) {
+		if p.WaitingFor != "" {
+			select {
+			case told <- p:
+				cancel()
+			default:
+			}
+		}
+	}})
+	if !errors.Is(err, disk.ErrGrace) {
+		t.Error(err)
+	}
+	if p := <-told; p.WaitingFor != "nbd://deaf" || p.WaitingSeconds != 5 {
+		t.Errorf("%+v", p)
 	}
 }
 

@@ -115,6 +115,10 @@ type Progress struct {
 	Phase string `json:"phase"` // "check", "copy", "flush", "verify", "compare", "checksum"
 	Done  int64  `json:"done"`  // bytes of the disk dealt with, holes included
 	Total int64  `json:"total"`
+	// WaitingFor names the server that has been silent for WaitingSeconds though it
+	// has requests to answer; empty while all goes on.
+	WaitingFor     string `json:"waiting_for,omitempty"`
+	WaitingSeconds int64  `json:"waiting_seconds,omitempty"`
 }
 
 const (

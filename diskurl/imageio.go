@@ -18,7 +18,7 @@ func (u URL) openHTTP(ctx context.Context, o Options) (*disk.Disk, error) {
 	if err != nil || !strings.HasPrefix(parsed.Path, "/images/") {
 		return nil, fmt.Errorf("%s: a plain HTTP download is %w; a transfer is https://HOST:54322/images/TICKET", u, ErrNotBuilt)
 	}
-	cfg := client.Config{URL: u.Raw, Connections: o.Connections, NoUnixSocket: o.NoUnixSocket, Retry: o.Reconnect}
+	cfg := client.Config{URL: u.Raw, Connections: o.Connections, NoUnixSocket: o.NoUnixSocket, Retry: o.Reconnect, Timeout: o.Timeout}
 	if u.Scheme == SchemeHTTPS {
 		if cfg.TLS, err = o.TLS.config(u); err != nil {
 			return nil, fmt.Errorf("%s: %w", u, err)

@@ -16,7 +16,7 @@ func (u URL) openNBD(ctx context.Context, o Options) (*disk.Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.Connections = o.Connections
+	cfg.Connections, cfg.Timeout, cfg.HandshakeTimeout = o.Connections, o.Timeout, o.Timeout
 	d, err := nbd.Open(ctx, nbd.Config{
 		Client: cfg, Name: u.String(), ReadOnly: o.ReadOnly, Maps: o.Maps,
 		Reconnect: nbd.Reconnect{Disabled: o.Reconnect < 0, Limit: max(o.Reconnect, 0)},

@@ -42,6 +42,9 @@ type Options struct {
 	// Reconnect is how long to try to get a lost server back: 0 is the
 	// driver's default, negative not at all.
 	Reconnect time.Duration
+	// Timeout is how long a server may be silent over a request: 0 is the drivers'
+	// default, negative for ever. Flushes, zeroes and the like get ten times as long.
+	Timeout time.Duration
 	// NoReplay keeps no copy of what was written to an NBD server since the last
 	// flush: cheaper, but a lost connection then fails the next flush.
 	NoReplay bool

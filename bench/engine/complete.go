@@ -41,9 +41,9 @@ func (w *worker) await(ctx context.Context, held int64) error {
 	}
 }
 
-// drain waits for everything in flight. A cancelled run waits too: what was
-// submitted is in the disk's hands.
-func (w *worker) drain(ctx context.Context) error {
+// drain waits for everything in flight. A cancelled run waits too, for as long as
+// the server behind the disk gives any answer: what was submitted is in its hands.
+func (w *worker) drain() error {
 	for len(w.pending) > 0 || w.flight > 0 {
 		if err := w.submit(); err != nil {
 			return err
@@ -51,8 +51,11 @@ func (w *worker) drain(ctx context.Context) error {
 		if w.flight == 0 {
 			continue
 		}
-		if err := w.reap(context.WithoutCancel(ctx), 1); err != nil {
+		if err := w.reap(w.late, 1); err != nil {
 			return err
+		}
+		if ended(w.late) {
+			return context.Cause(w.late)
 		}
 	}
 	return nil

@@ -22,27 +22,27 @@ func (w *worker) issueAll(ctx context.Context) error {
 		}
 		held, err := w.issueMore(ctx)
 		if err != nil {
-			return w.drainAfter(ctx, err)
+			return w.drainAfter(err)
 		}
 		if err := w.await(ctx, held); err != nil {
-			return w.drainAfter(ctx, err)
+			return w.drainAfter(err)
 		}
 		if w.verify == nil {
 			continue
 		}
 		if err := w.backlogDue(ctx); err != nil {
-			return w.drainAfter(ctx, err)
+			return w.drainAfter(err)
 		}
 	}
-	return w.drainAfter(ctx, w.dropped)
+	return w.drainAfter(w.dropped)
 }
 
 // mayFollow: trims in flight will still ask for their writes.
 func (w *worker) mayFollow() bool { return w.job.Mode.Trim && w.job.Mode.Write && w.flight > 0 }
 
 // drainAfter waits for what is in flight, whatever happened before.
-func (w *worker) drainAfter(ctx context.Context, err error) error {
-	if err2 := w.drain(ctx); err == nil {
+func (w *worker) drainAfter(err error) error {
+	if err2 := w.drain(); err == nil {
 		err = err2
 	}
 	return err
@@ -141,7 +141,7 @@ func (w *worker) choose() (held int64, err error) {
 		if err := w.submit(); err != nil {
 			return 0, err
 		}
-		if err := w.drain(context.Background()); err != nil {
+		if err := w.drain(); err != nil {
 			return 0, err
 		}
 	}
@@ -163,7 +163,7 @@ func (w *worker) holdBack(until int64) (int64, error) {
 		return until, nil
 	}
 	gap := until - w.clock
-	if err := w.drain(context.Background()); err != nil {
+	if err := w.drain(); err != nil {
 		return 0, err
 	}
 	return w.now() + gap, nil
@@ -290,7 +290,7 @@ func (w *worker) prepareSync(t *target) {
 
 // syncAll flushes every file of the job and waits. As in fio these flushes are
 // part of the runtime, but not of the sync figures.
-func (w *worker) syncAll(ctx context.Context) error {
+func (w *worker) syncAll() error {
 	w.endSync = true
 	// Nothing is to be done but this: a long flush at the end is no stall.
 	w.live.active.Store(0)
@@ -301,7 +301,7 @@ func (w *worker) syncAll(ctx context.Context) error {
 		if err := w.submit(); err != nil {
 			return err
 		}
-		if err := w.drain(ctx); err != nil {
+		if err := w.drain(); err != nil {
 			return err
 		}
 	}

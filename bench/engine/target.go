@@ -274,3 +274,12 @@ func (w *worker) seed(file uint64) uint64 {
 	}
 	return base + uint64(w.job.Number)*0x9e3779b97f4a7c15 + file*0x632be59bd9b4e019
 }
+
+func (w *worker) disks() (list []*disk.Disk) {
+	for _, t := range w.targets {
+		if t.d != nil {
+			list = append(list, t.d)
+		}
+	}
+	return list
+}

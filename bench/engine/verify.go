@@ -91,7 +91,7 @@ func (w *worker) verifyPhase(ctx context.Context, list []written) error {
 	for _, b := range list {
 		for w.full() {
 			if err := w.reap(ctx, 1); err != nil {
-				return w.drainAfter(ctx, err)
+				return w.drainAfter(err)
 			}
 		}
 		if w.dropped != nil || w.interrupted(ctx) || w.stop.Load() || w.expired() {
@@ -101,10 +101,10 @@ func (w *worker) verifyPhase(ctx context.Context, list []written) error {
 		u := &w.units[w.pending[len(w.pending)-1].Tag]
 		u.role, u.number = roleVerify, b.number
 		if err := w.submit(); err != nil {
-			return w.drainAfter(ctx, err)
+			return w.drainAfter(err)
 		}
 	}
-	err := w.drainAfter(ctx, w.dropped)
+	err := w.drainAfter(w.dropped)
 	w.dirRun = [jobfile.Dirs]bool{jobfile.Read: true}
 	w.addRuntime(started)
 	return err
@@ -134,7 +134,7 @@ func (w *worker) backlogDue(ctx context.Context) error {
 	if w.job.VerifyBacklog == 0 || int64(len(w.vlog.list)-w.vlog.verified) < w.job.VerifyBacklog {
 		return nil
 	}
-	if err := w.drain(ctx); err != nil {
+	if err := w.drain(); err != nil {
 		return err
 	}
 	list := w.vlog.list[w.vlog.verified:]

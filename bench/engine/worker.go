@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"sync/atomic"
@@ -85,8 +86,9 @@ type worker struct {
 	dirRun    [jobfile.Dirs]bool
 	latSum    [jobfile.Dirs]uint64
 	follow    []followUp
-	stop      atomic.Bool  // exitall, steady state
-	tooSlow   atomic.Value // string: rate_min was missed
+	stop      atomic.Bool     // exitall, steady state
+	late      context.Context // of what is in flight: outlives the run unless a server is silent
+	tooSlow   atomic.Value    // string: rate_min was missed
 	steady    atomic.Pointer[result.Steady]
 	live      liveCounters
 	stalls    stallWatch
@@ -326,6 +328,9 @@ func (w *worker) perform(ctx context.Context) error {
 	w.live.state.Store(b2state(w.ramping))
 	_ = unix.Getrusage(unix.RUSAGE_THREAD, &w.thread0)
 	started := w.begin
+	late, release := disk.WithGrace(ctx, math.MaxInt64, w.disks()...)
+	defer release()
+	w.late = late
 	w.rate.start(w.begin)
 	err := w.loops(ctx)
 	if w.oneLat {
@@ -454,11 +459,11 @@ func (w *worker) pass(ctx context.Context) error {
 	}
 	err := w.issueAll(ctx)
 	if err == nil && w.job.EndFsync && w.job.Mode.Write && !w.res.Interrupted {
-		err = w.syncAll(ctx)
+		err = w.syncAll()
 	}
 	w.addRuntime(started)
 	if err == nil && w.job.FsyncOnClose && w.job.Mode.Write {
-		err = w.syncAll(ctx)
+		err = w.syncAll()
 	}
 	return err
 }

@@ -66,7 +66,7 @@ A job that writes to a device which is mounted or otherwise in use is refused.`,
 }
 
 func (b *benchFlags) register(c *cobra.Command) {
-	b.diskFlags.register(c)
+	b.diskFlags.registerBut(c, "server-timeout") // fio's --timeout is the runtime
 	f := c.Flags()
 	f.StringVar(&b.disk, "disk", "", "run all jobs on the disk at this URL")
 	f.StringArrayVar(&b.request.Set, "set", nil, "OPTION=VALUE that wins over the jobs' own; load=linear|very-light|light|moderate|heavy sets IOMeter's depths; repeatable")

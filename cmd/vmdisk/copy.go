@@ -124,7 +124,7 @@ func (f *copyFlags) run(c *cobra.Command, from, to string) error {
 func (f *copyFlags) complete(given func(string) bool) {
 	f.src.FormatFlag, f.dst.FormatFlag = "-f", "-O"
 	f.dst.Connections, f.dst.Reconnect = f.src.Connections, f.src.Reconnect
-	f.dst.NoUnixSocket = f.src.NoUnixSocket
+	f.dst.NoUnixSocket, f.dst.Timeout = f.src.NoUnixSocket, f.src.Timeout
 	f.src.ReadOnly = true
 	f.src.Cache, f.dst.Cache = f.srcCache.value, f.cache.value
 	f.src.AIO, f.dst.AIO = f.aio.value, f.aio.value

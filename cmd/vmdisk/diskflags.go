@@ -63,16 +63,16 @@ func (s *sizeFlag) Set(text string) error {
 	return err
 }
 
-// defaultReconnect is the NBD driver's.
-const defaultReconnect = time.Minute
+// defaultPatience is the drivers' default of reconnecting and of time-outs.
+const defaultPatience = time.Minute
 
-// reconnectFlag is a duration in the form of diskurl.Options.Reconnect.
-type reconnectFlag time.Duration
+// patienceFlag is a duration in the form of diskurl.Options.Reconnect and Timeout.
+type patienceFlag time.Duration
 
-func (r *reconnectFlag) String() string {
+func (r *patienceFlag) String() string {
 	switch d := time.Duration(*r); {
 	case d == 0:
-		return defaultReconnect.String()
+		return defaultPatience.String()
 	case d < 0:
 		return "0s"
 	default:
@@ -80,9 +80,9 @@ func (r *reconnectFlag) String() string {
 	}
 }
 
-func (*reconnectFlag) Type() string { return "DURATION" }
+func (*patienceFlag) Type() string { return "DURATION" }
 
-func (r *reconnectFlag) Set(text string) error {
+func (r *patienceFlag) Set(text string) error {
 	d, err := time.ParseDuration(text)
 	if err != nil || d < 0 {
 		return fmt.Errorf("want a duration such as 30s")
@@ -90,7 +90,7 @@ func (r *reconnectFlag) Set(text string) error {
 	if d == 0 {
 		d = -1
 	}
-	*r = reconnectFlag(d)
+	*r = patienceFlag(d)
 	return nil
 }
 
@@ -107,21 +107,37 @@ type diskFlags struct {
 	aio     *choice
 }
 
-func (d *diskFlags) register(c *cobra.Command) {
+func (d *diskFlags) register(c *cobra.Command) { d.registerBut(c, timeoutFlag) }
+
+// registerBut is register with another name for --timeout.
+func (d *diskFlags) registerBut(c *cobra.Command, timeout string) {
 	f := c.Flags()
 	d.cache, d.aio = newCacheFlag(), newAIOFlag()
 	f.StringVarP(&d.options.Format, "format", "f", "", "format of a local file: raw (a file that begins like an image needs it)")
 	f.Var(d.cache, "cache", "cache mode of a local file, as QEMU names them")
 	f.Var(d.aio, "aio", "asynchronous I/O of a local file")
 	f.StringArrayVar(&d.options.Filters, "filter", nil, "put a filter over the disk: NAME[:KEY=VALUE,...]; repeatable, first is outermost")
-	registerShared(f, &d.options)
+	registerServer(f, &d.options)
+	registerTimeout(f, &d.options, timeout)
+}
+
+// timeoutFlag is the name of a flag that fio has for something else.
+const timeoutFlag = "timeout"
+
+func registerTimeout(f *pflag.FlagSet, o *diskurl.Options, name string) {
+	f.Var((*patienceFlag)(&o.Timeout), name, "give a server up that is silent for this long over a request, ten times as long over a flush, zero or trim (0: never)")
 }
 
 // registerShared adds the flags that every verb has which opens a disk.
 func registerShared(f *pflag.FlagSet, o *diskurl.Options) {
+	registerServer(f, o)
+	registerTimeout(f, o, timeoutFlag)
+}
+
+func registerServer(f *pflag.FlagSet, o *diskurl.Options) {
 	f.BoolVarP(&o.ForceShare, "force-share", "U", false, "read a local disk although others use it")
 	f.IntVar(&o.Connections, "connections", 0, "connections to a server at most (0: the default)")
-	f.Var((*reconnectFlag)(&o.Reconnect), "reconnect", "try this long to get a lost server back (0: not at all)")
+	f.Var((*patienceFlag)(&o.Reconnect), "reconnect", "try this long to get a lost server back (0: not at all)")
 	f.BoolVar(&o.NoUnixSocket, "no-unix-socket", false, "keep an https transfer on the network though the daemon runs on this host")
 	f.Var((*named)(&o.TLS.CA), "tls-ca", "trust the certificates of this PEM file for nbds and https (default: the system's)")
 	f.Var((*named)(&o.TLS.CA), "cafile", "the same as --tls-ca, by the name of oVirt's tools")

@@ -94,6 +94,7 @@ func advise(err error) string {
 		advice string
 	}{
 		{diskurl.ErrInUse, "force-share", "end the other user, or read it with --force-share"},
+		{syscall.ETIMEDOUT, "", "see whether the server works, or give it longer (--timeout; bench: --server-timeout)"},
 		{syscall.ECONNREFUSED, "", "start the server, or correct the address"},
 		{fs.ErrExist, "--", "choose another name"},
 		{fs.ErrNotExist, "", "check the path"},

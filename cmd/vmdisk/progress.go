@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 	"github.com/vbauerster/mpb/v8"
@@ -23,6 +24,7 @@ type progress struct {
 	bars   *mpb.Progress
 	bar    *mpb.Bar
 	phase  string
+	wait   atomic.Pointer[string] // whom the phase waits for; the bar's goroutine reads it
 }
 
 func newProgress(c *cobra.Command, mode string) *progress {
@@ -58,9 +60,26 @@ func (p *progress) draw(now diskcopy.Progress) {
 		p.phase = now.Phase
 		p.bar = p.bars.New(now.Total, mpb.BarStyle(),
 			mpb.PrependDecorators(decor.Name(now.Phase+" "), decor.CountersKibiByte("% .1f / % .1f")),
-			mpb.AppendDecorators(decor.Percentage(), decor.Name(" "), decor.AverageSpeed(decor.SizeB1024(0), "% .0f")))
+			mpb.AppendDecorators(decor.Percentage(), decor.Name(" "), decor.AverageSpeed(decor.SizeB1024(0), "% .0f"), decor.Any(p.waiting)))
 	}
+	p.tell(now)
 	p.bar.SetCurrent(now.Done)
+}
+
+// tell notes for the bar whom the work waits for.
+func (p *progress) tell(now diskcopy.Progress) {
+	text := ""
+	if now.WaitingFor != "" {
+		text = fmt.Sprintf(" waiting for %s for %d s", now.WaitingFor, now.WaitingSeconds)
+	}
+	p.wait.Store(&text)
+}
+
+func (p *progress) waiting(decor.Statistics) string {
+	if text := p.wait.Load(); text != nil {
+		return *text
+	}
+	return ""
 }
 
 // finish takes the current bar off the terminal's last line.

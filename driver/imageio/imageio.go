@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/imageio/client"
@@ -199,6 +200,9 @@ func (d *Driver) Sum(ctx context.Context, algorithm string, blockSize int64) (st
 	sum, err := d.c.Checksum(ctx, algorithm, blockSize)
 	return sum.Checksum, explain(err)
 }
+
+// Waiting is how long the server has not answered.
+func (d *Driver) Waiting() time.Duration { return d.c.Waiting() }
 
 // Close ends the session.
 func (d *Driver) Close() error { return d.c.Close() }

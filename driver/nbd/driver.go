@@ -148,6 +148,20 @@ func (d *Driver) Close() error {
 	return d.session.Close()
 }
 
+// Waiting is how long the server has not answered; a lost server counts from when
+// it was lost.
+func (d *Driver) Waiting() time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.session != nil:
+		return d.session.Waiting()
+	case d.dead != nil:
+		return 0
+	}
+	return time.Since(d.since)
+}
+
 // Inspect tells about the server and the session.
 func (d *Driver) Inspect(context.Context) ([]disk.Attr, error) {
 	d.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	wire "github.com/vmdisk/vmdisk/nbd"
@@ -23,6 +24,11 @@ func (d *Driver) disconnected(old *client.Client, cause error) {
 	}
 	// A server that broke the protocol would do so again.
 	if d.cfg.Reconnect.Disabled || errors.Is(cause, wire.ErrMalformed) {
+		d.dead = cause
+	}
+	// A server that lets us in and then answers nothing, twice, is no server that
+	// comes back.
+	if silent(cause) && d.flaps > 1 {
 		d.dead = cause
 	}
 	d.helper.Add(1)
@@ -83,7 +89,7 @@ func (d *Driver) redial(changes []*record, cause error, again bool) (*client.Cli
 			return c, nil
 		}
 		var final *finalError
-		if errors.As(err, &final) {
+		if errors.As(err, &final) || silent(err) && silent(cause) {
 			return nil, err
 		}
 		if ctx.Err() == nil {
@@ -94,6 +100,11 @@ func (d *Driver) redial(changes []*record, cause error, again bool) (*client.Cli
 			return nil, fmt.Errorf("NBD server %s is gone, and did not come back within %v: %w", d.cfg.Client.Addr, r.Limit, cause)
 		}
 	}
+}
+
+// silent reports whether a session ended since its server answered nothing.
+func silent(err error) bool {
+	return errors.Is(err, client.ErrDisconnected) && errors.Is(err, syscall.ETIMEDOUT)
 }
 
 func pause(ctx context.Context, delay time.Duration) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/url"
@@ -33,7 +34,9 @@ type Config struct {
 	// NoUnixSocket keeps the client from changing over to the daemon's unix
 	// socket where the daemon runs on this host.
 	NoUnixSocket bool
-	// Timeout bounds the time without progress of one request. Default 60 s.
+	// Timeout bounds the time without progress of one request, and what the daemon
+	// answers only at its end (flush, zero) by ten times as much. Default 60 s;
+	// negative: no bound.
 	Timeout time.Duration
 	// Retry bounds how long a request is tried again after the connection broke.
 	// Default 30 s; negative: never.
@@ -65,6 +68,7 @@ type Client struct {
 	slots   chan *conn // a nil slot is to be dialled
 	started bool       // requests are tried again; a first one is not
 	closed  atomic.Bool
+	waits   waits
 
 	extentsMu sync.Mutex
 	list      map[string][]Extent // of servers without pages
@@ -115,14 +119,25 @@ func newClient(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// dialTimeout bounds the making of a connection, with its handshake.
-const dialTimeout = 30 * time.Second
+// maxDial bounds the making of a connection, with its handshake, unless Timeout is
+// less or there is none.
+const maxDial = 30 * time.Second
+
+func (cfg *Config) dialTimeout() time.Duration {
+	switch {
+	case cfg.Timeout < 0:
+		return math.MaxInt64
+	case cfg.Timeout > 0:
+		return min(maxDial, cfg.Timeout)
+	}
+	return maxDial
+}
 
 func (c *Client) dialTCP(addr, name string) func(ctx context.Context) (net.Conn, error) {
-	dialer := &net.Dialer{Timeout: dialTimeout}
 	if c.plain {
-		return func(ctx context.Context) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", addr) }
+		return c.cfg.dialer("tcp", addr)
 	}
+	dial, limit := c.cfg.dialer("tcp", addr), c.cfg.dialTimeout()
 	config := &tls.Config{}
 	if c.cfg.TLS != nil {
 		config = c.cfg.TLS.Clone()
@@ -132,18 +147,30 @@ func (c *Client) dialTCP(addr, name string) func(ctx context.Context) (net.Conn,
 	}
 	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
 	return func(ctx context.Context) (net.Conn, error) {
-		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
-		nc, err := dialer.DialContext(ctx, "tcp", addr)
+		nc, err := dial(ctx)
 		if err != nil {
 			return nil, err
 		}
 		secure := batch.Client(nc, config)
 		if err := secure.HandshakeContext(ctx); err != nil {
 			nc.Close()
-			return nil, err
+			return nil, noAnswer(ctx, fmt.Errorf("TLS: %w", err), limit)
 		}
 		return secure, nil
+	}
+}
+
+// dialer connects to addr within dialTimeout; a full backlog of a unix socket
+// would keep it for ever.
+func (cfg *Config) dialer(network, addr string) func(context.Context) (net.Conn, error) {
+	limit := cfg.dialTimeout()
+	return func(ctx context.Context) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		nc, err := new(net.Dialer).DialContext(ctx, network, addr)
+		return nc, noAnswer(ctx, err, limit)
 	}
 }
 
@@ -224,9 +251,7 @@ func (c *Client) tryUnix(ctx context.Context, socket string) {
 	}
 	local := &Client{cfg: c.cfg, host: "localhost", path: c.path, plain: true, list: c.list, slots: make(chan *conn, 1)}
 	local.slots <- nil
-	local.dial = func(ctx context.Context) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", addr.Name)
-	}
+	local.dial = c.cfg.dialer("unix", addr.Name)
 	if err := local.options(ctx); err != nil {
 		local.Close()
 		return
@@ -321,7 +346,7 @@ func (e errHandled) Unwrap() error { return e.error }
 // request whose connection broke is made again on a new one: every request of
 // the API may be repeated.
 func (c *Client) do(ctx context.Context, k *call, f func(*answer) error) error {
-	deadline := time.Now().Add(c.cfg.Retry)
+	deadline, silent := time.Now().Add(c.cfg.Retry), false
 	for wait := 50 * time.Millisecond; ; wait *= 2 {
 		err := c.once(ctx, k, f)
 		var final errHandled
@@ -329,6 +354,11 @@ func (c *Client) do(ctx context.Context, k *call, f func(*answer) error) error {
 			if errors.As(err, &final) {
 				return final.error
 			}
+			return err
+		}
+		// A server that takes connections and answers nothing, twice, does not come back.
+		before := silent
+		if silent = errors.Is(err, ErrSilent); silent && before {
 			return err
 		}
 		wait = min(wait, 5*time.Second)
@@ -358,6 +388,7 @@ func (c *Client) once(ctx context.Context, k *call, f func(*answer) error) (err 
 		}
 		c.slots <- slot
 	}()
+	defer c.waits.begin()()
 	if slot == nil {
 		nc, err := c.dial(ctx)
 		var untrusted *tls.CertificateVerificationError
@@ -367,7 +398,7 @@ func (c *Client) once(ctx context.Context, k *call, f func(*answer) error) (err 
 		if err != nil {
 			return afterDeadline(ctx, err)
 		}
-		slot = newConn(nc, c.plain, c.cfg.Timeout)
+		slot = newConn(nc, c.plain, c.cfg.Timeout, &c.waits)
 	}
 	full := *k
 	full.path = c.path + k.path
@@ -384,7 +415,7 @@ func (c *Client) once(ctx context.Context, k *call, f func(*answer) error) (err 
 	if ctx.Err() != nil && slot.spent && err != nil {
 		return ctx.Err()
 	}
-	return err
+	return slot.nc.explain(err)
 }
 
 // afterDeadline is err, or the context's error where that is what err comes from: a

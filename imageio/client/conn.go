@@ -39,15 +39,22 @@ type conn struct {
 // interrupted, once and for good, by another goroutine.
 type timedConn struct {
 	net.Conn
-	timeout     time.Duration
-	until       time.Time // the deadline that is set
+	timeout     time.Duration // negative: none
+	until       time.Time     // the deadline that is set
+	waits       *waits
 	interrupted atomic.Bool
 }
 
 // limit moves the deadline, though not for less than a sixteenth of the
 // timeout: a read under TLS is 16 KiB at most.
 func (t *timedConn) limit() error {
-	if until := time.Now().Add(t.timeout); until.Sub(t.until).Abs() > t.timeout/16 {
+	now := time.Now()
+	t.waits.moved(now)
+	until := now.Add(t.timeout)
+	if t.timeout < 0 {
+		until = time.Time{}
+	}
+	if gap := until.Sub(t.until).Abs(); gap > t.timeout/16 && gap > 0 {
 		if err := t.SetDeadline(until); err != nil {
 			return err
 		}
@@ -78,8 +85,8 @@ func (t *timedConn) interrupt() {
 	_ = t.SetDeadline(time.Unix(1, 0)) // fails when it is closed, which ends it as well
 }
 
-func newConn(nc net.Conn, plain bool, timeout time.Duration) *conn {
-	timed := &timedConn{Conn: nc, timeout: timeout}
+func newConn(nc net.Conn, plain bool, timeout time.Duration, w *waits) *conn {
+	timed := &timedConn{Conn: nc, timeout: timeout, waits: w}
 	c := &conn{nc: timed, timeout: timeout, r: bufio.NewReaderSize(timed, 16<<10)}
 	if sc, ok := nc.(syscall.Conn); ok && plain {
 		c.raw, _ = sc.SyscallConn()
@@ -93,7 +100,8 @@ type call struct {
 	headers      []string // "name: value"
 	body         []byte
 	file         *fileBody
-	timeout      time.Duration // more than the usual one without progress; 0: that
+	slow         bool          // the server may be silent for slowFactor times as long
+	more         time.Duration // and for this long besides
 }
 
 // fileBody is a body that the kernel takes from a file.
@@ -113,7 +121,7 @@ type answer struct {
 
 // roundTrip sends a request and reads the head of the answer.
 func (c *conn) roundTrip(host string, k *call) (a *answer, err error) {
-	c.nc.timeout = max(c.timeout, k.timeout)
+	c.nc.timeout = k.timeout(c.timeout)
 	if err := c.send(host, k); err != nil {
 		var final errHandled
 		if errors.As(err, &final) {
@@ -161,12 +169,28 @@ func (c *conn) send(host string, k *call) error {
 		_, err := c.nc.Write(k.body[first:])
 		return err
 	}
-	if err := c.nc.limit(); err != nil {
-		return err
+	return c.sendBody(k.body)
+}
+
+// step is how much of a body may take one time-out to be sent: progress within a
+// long body has to show, since a link may need minutes for 8 MiB.
+const step = 512 << 10
+
+// sendBody sends the head and a body, with one system call for both beginnings.
+func (c *conn) sendBody(body []byte) error {
+	head := c.head
+	for len(body) > 0 {
+		if err := c.nc.limit(); err != nil {
+			return err
+		}
+		part := body[:min(step, len(body))]
+		bufs := net.Buffers{head, part}
+		if _, err := bufs.WriteTo(c.nc.Conn); err != nil { // writev
+			return err
+		}
+		head, body = nil, body[len(part):]
 	}
-	bufs := net.Buffers{c.head, k.body}
-	_, err := bufs.WriteTo(c.nc.Conn) // writev
-	return err
+	return nil
 }
 
 // errSendfile comes before a byte of the body went out.

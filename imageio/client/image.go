@@ -93,7 +93,7 @@ func (c *Client) Flush(ctx context.Context) error {
 }
 
 func (c *Client) patch(ctx context.Context, body string) error {
-	return c.do(ctx, &call{method: "PATCH", headers: []string{"content-type: application/json"}, body: []byte(body)}, done)
+	return c.do(ctx, &call{method: "PATCH", headers: []string{"content-type: application/json"}, body: []byte(body), slow: true}, done)
 }
 
 // Extent is one entry of the image's map.
@@ -225,8 +225,9 @@ type Checksum struct {
 	Checksum  string `json:"checksum"`
 }
 
-// checksumTimeout: the server is silent until it has read the whole image.
-const checksumTimeout = 24 * time.Hour
+// slowestSum is what a server digests in a second at least: it is silent until it
+// has read the whole image.
+const slowestSum = 4 << 20
 
 // Checksum asks for the digest of the whole image; algorithm "" and blockSize 0
 // leave the choice to the server.
@@ -241,6 +242,7 @@ func (c *Client) Checksum(ctx context.Context, algorithm string, blockSize int64
 	if blockSize != 0 {
 		q.Set("block_size", strconv.FormatInt(blockSize, 10))
 	}
-	err = c.do(ctx, &call{method: "GET", path: "/checksum?" + q.Encode(), timeout: checksumTimeout}, func(a *answer) error { return decode(a, 200, &sum) })
+	err = c.do(ctx, &call{method: "GET", path: "/checksum?" + q.Encode(), slow: true,
+		more: time.Duration(c.size/slowestSum) * time.Second}, func(a *answer) error { return decode(a, 200, &sum) })
 	return sum, err
 }

@@ -291,7 +291,7 @@ func TestEarlyAnswer(t *testing.T) {
 		go io.Copy(io.Discard, r)
 		io.WriteString(far, reply(403, "connection: close\r\n", "Transfer=7 was canceled\n"))
 	}()
-	c := newConn(near, false, 20*time.Second)
+	c := newConn(near, false, 20*time.Second, &waits{})
 	a, err := c.roundTrip("host", &call{method: "PUT", body: make([]byte, 64<<20)})
 	if err != nil {
 		t.Fatal(err)
@@ -392,7 +392,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		near, far := net.Pipe()
 		far.Close()
-		c := newConn(near, false, time.Second)
+		c := newConn(near, false, time.Second, &waits{})
 		c.r = bufio.NewReaderSize(bytes.NewReader(text), 16<<10)
 		a, err := c.readHead()
 		if err != nil {

@@ -23,6 +23,10 @@ type Client struct {
 	shared atomic.Pointer[[]*conn]
 	taking sync.Mutex
 	closed atomic.Bool // by Close
+	// ended tells the watcher that the session is over.
+	ended   chan struct{}
+	ending  sync.Once
+	watcher sync.WaitGroup
 }
 
 // Dial connects to an export and negotiates. Further connections than the first
@@ -49,7 +53,7 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 			return nil, fmt.Errorf("NBD server %s shows a different export %q on each connection", cfg.Addr, cfg.Export)
 		}
 	}
-	return newClient(hands), nil
+	return newClient(hands, cfg.Timeout), nil
 }
 
 // A server may promise consistency among connections and yet take only a few
@@ -94,8 +98,8 @@ func dialMore(ctx context.Context, cfg *Config) (hands []*handshake) {
 	return hands
 }
 
-func newClient(hands []*handshake) *Client {
-	c := &Client{export: hands[0].export}
+func newClient(hands []*handshake, timeout time.Duration) *Client {
+	c := &Client{export: hands[0].export, ended: make(chan struct{})}
 	c.limit = 1<<32 - int64(c.export.Min)
 	if c.export.Mode == nbd.Extended {
 		c.limit = math.MaxInt64 &^ int64(c.export.Min-1)
@@ -108,6 +112,7 @@ func newClient(hands []*handshake) *Client {
 	for _, conn := range c.conns {
 		go conn.receive()
 	}
+	c.watcher.Go(func() { c.watch(timeout) })
 	return c
 }
 
@@ -301,6 +306,8 @@ func (c *Client) Abort() {
 }
 
 func (c *Client) wait() {
+	c.ending.Do(func() { close(c.ended) })
+	c.watcher.Wait()
 	for _, conn := range c.conns {
 		conn.wait()
 	}

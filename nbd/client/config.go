@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"math"
 	"net"
 	"strings"
 	"syscall"
@@ -19,6 +20,7 @@ const (
 	DefaultConnections      = 4
 	DefaultHandshakeTimeout = 10 * time.Second
 	DefaultUserTimeout      = 60 * time.Second
+	DefaultTimeout          = 60 * time.Second
 )
 
 // Config says where an export is and what to ask the server for.
@@ -43,8 +45,13 @@ type Config struct {
 	// where it lists several nobody said which, so it is left out.
 	Contexts []string
 	// HandshakeTimeout bounds connecting and negotiating, for each connection. 0
-	// means DefaultHandshakeTimeout.
+	// means DefaultHandshakeTimeout, negative for ever.
 	HandshakeTimeout time.Duration
+	// Timeout is how long a server may be silent, on one connection, though it has
+	// requests to answer; then the session ends with ErrDisconnected. Ten times as
+	// long while a flush, zero, trim or the like is under way. 0 means
+	// DefaultTimeout, negative never.
+	Timeout time.Duration
 	// UserTimeout is how long TCP waits for an acknowledgement of what was sent
 	// before it gives up the connection. 0 means DefaultUserTimeout.
 	UserTimeout time.Duration
@@ -67,8 +74,11 @@ var defaultContexts = []string{nbd.ContextAllocation}
 
 func (cfg Config) withDefaults() Config {
 	cfg.Connections = cmp.Or(max(cfg.Connections, 0), DefaultConnections)
-	cfg.HandshakeTimeout = cmp.Or(cfg.HandshakeTimeout, DefaultHandshakeTimeout)
+	if cfg.HandshakeTimeout = cmp.Or(cfg.HandshakeTimeout, DefaultHandshakeTimeout); cfg.HandshakeTimeout < 0 {
+		cfg.HandshakeTimeout = math.MaxInt64
+	}
 	cfg.UserTimeout = cmp.Or(cfg.UserTimeout, DefaultUserTimeout)
+	cfg.Timeout = cmp.Or(cfg.Timeout, DefaultTimeout)
 	if cfg.Contexts == nil {
 		cfg.Contexts = defaultContexts
 	}

@@ -25,6 +25,9 @@ type conn struct {
 	in     stream
 	out    *sender
 	load   atomic.Int32  // requests in flight
+	pulse  atomic.Uint64 // grows with progress
+	seen   uint64        // pulse at the watcher's last look
+	since  atomic.Int64  // when the watcher saw no progress first, in ns; 0: nothing is waited for
 	done   chan struct{} // the receiver has ended
 
 	mu       sync.Mutex
@@ -47,8 +50,8 @@ type conn struct {
 }
 
 func newConn(c *Client, h *handshake) *conn {
-	n := &conn{client: c, nc: h.nc, mode: h.export.Mode, ids: h.ids, in: newStream(h.nc),
-		out: newSender(h.nc, h.export.Mode), done: make(chan struct{}), rest: make(chan struct{}, 1)}
+	n := &conn{client: c, nc: h.nc, mode: h.export.Mode, ids: h.ids, done: make(chan struct{}), rest: make(chan struct{}, 1)}
+	n.in, n.out = newStream(h.nc, &n.pulse), newSender(h.nc, h.export.Mode, &n.pulse)
 	n.idle.L = &n.mu
 	return n
 }
@@ -234,7 +237,8 @@ func (c *conn) cancel(r *Request, err error) {
 		now = false
 		r.cancelled = err
 		cookie := r.cookie
-		time.AfterFunc(CancelGrace, func() { c.giveUp(r, cookie) })
+		// A server that has been silent for so long already gets no more time.
+		time.AfterFunc(max(0, CancelGrace-c.stalled()), func() { c.giveUp(r, cookie) })
 	}
 	c.mu.Unlock()
 	if now {
@@ -268,6 +272,12 @@ func (c *conn) giveUp(r *Request, cookie uint64) {
 func (c *conn) fail(err error) {
 	if c.client.closed.Load() {
 		c.end(ErrClosed)
+		return
+	}
+	if why := c.failure(); why != nil {
+		// It was ended: what its receiver says of the closed socket is not why, and
+		// must not get to the other connections before the reason does.
+		c.client.fail(why)
 		return
 	}
 	c.client.fail(fmt.Errorf("%w: %w", ErrDisconnected, err))

@@ -37,7 +37,7 @@ func FuzzReplies(f *testing.F) {
 		ours, theirs := net.Pipe()
 		e := Export{Size: fakeSize, Flags: fakeFlags, Mode: nbd.Mode(mode % 3), Contexts: []string{nbd.ContextAllocation}}
 		e.settle()
-		c := newClient([]*handshake{{nc: ours, export: e, ids: []uint32{contextID}}})
+		c := newClient([]*handshake{{nc: ours, export: e, ids: []uint32{contextID}}}, -1)
 		drained := make(chan struct{})
 		go func() {
 			defer close(drained)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -90,7 +91,7 @@ func (c *conn) settle(p *Pipe) bool {
 		return false
 	}
 	p.fd = fd
-	p.src = &pollSource{fd: p.fd}
+	p.src = &pollSource{fd: p.fd, pulse: &c.pulse}
 	c.in.src = p.src
 	c.pipe = p
 	return true
@@ -211,15 +212,20 @@ func (s *stream) tryMore(src *pollSource) (bool, error) {
 // send sends what is pending until the socket takes no more.
 func (p *Pipe) send() error {
 	for {
-		if len(p.vec) == 0 {
+		stuck := len(p.vec) > 0
+		if !stuck {
 			p.sent()
 			if !p.next() {
 				return nil
 			}
 		}
+		var moved bool
 		var err error
-		if p.vec, err = writev(p.fd, p.vec); err != nil {
+		if p.vec, moved, err = writev(p.fd, p.vec); err != nil {
 			return fmt.Errorf("send: %w", err)
+		}
+		if stuck && moved {
+			p.c.pulse.Add(1)
 		}
 		if len(p.vec) > 0 {
 			return nil
@@ -288,6 +294,7 @@ type pollSource struct {
 	vec   [2][]byte
 	short bool // the last read emptied the socket
 	ctx   context.Context
+	pulse *atomic.Uint64
 }
 
 // try reads what there is, or fails with EAGAIN.
@@ -308,6 +315,7 @@ func (s *pollSource) try(dst, spare []byte) (int, error) {
 			return 0, io.ErrUnexpectedEOF
 		}
 		s.short = n < len(dst)+len(spare)
+		s.pulse.Add(1)
 		return n, nil
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/vmdisk/vmdisk/nbd"
@@ -20,9 +21,8 @@ type sender struct {
 	nc     net.Conn
 	closer io.Closer
 	mode   nbd.Mode
-	hdr    []byte   // the headers of a batch
-	vec    [][]byte // what to send, in order
-	rest   net.Buffers
+	hdr    []byte          // the headers of a batch
+	vec    [][]byte        // what to send, in order
 	raw    syscall.RawConn // of a plain socket, for sendfile
 	file   *fileSend
 	// Between try and finish: what is left, or a batch that was not begun.
@@ -30,11 +30,13 @@ type sender struct {
 	whole  []*Request
 	err    error
 	write  func(fd uintptr) bool // tryWrite, made once
+	push   func(fd uintptr) bool // pushWrite, made once
+	pulse  *atomic.Uint64        // counts what goes out though the socket was full
 	joined []byte                // where small pieces are joined, not on plain sockets
 }
 
-func newSender(nc net.Conn, m nbd.Mode) *sender {
-	s := &sender{nc: nc, mode: m, closer: nc}
+func newSender(nc net.Conn, m nbd.Mode, pulse *atomic.Uint64) *sender {
+	s := &sender{nc: nc, mode: m, closer: nc, pulse: pulse}
 	if t, ok := nc.(*tls.Conn); ok {
 		// Closing a tls.Conn would wait for a stalled peer to take an alert.
 		s.closer = t.NetConn()
@@ -44,8 +46,8 @@ func newSender(nc net.Conn, m nbd.Mode) *sender {
 	}
 	if s.raw != nil {
 		enlarge(nc)
-		s.file = newFileSend()
-		s.write = s.tryWrite
+		s.file = newFileSend(pulse)
+		s.write, s.push = s.tryWrite, s.pushWrite
 	}
 	return s
 }
@@ -83,44 +85,61 @@ func (s *sender) finish() error {
 		s.whole = nil
 		return s.send(batch)
 	}
-	s.rest, s.left = s.left, nil
-	_, err := s.rest.WriteTo(s.nc)
-	return err
+	return s.pushLeft()
+}
+
+// pushLeft sends what is left, waiting for the socket.
+func (s *sender) pushLeft() error {
+	if err := s.raw.Write(s.push); err != nil {
+		return err
+	}
+	return s.err
 }
 
 // tryWrite is try's part with the descriptor.
 func (s *sender) tryWrite(fd uintptr) bool {
-	s.left, s.err = writev(int(fd), s.left)
+	s.left, _, s.err = writev(int(fd), s.left)
 	return true
 }
 
-// writev sends vec until the socket takes no more and returns what is left.
-func writev(fd int, vec [][]byte) (left [][]byte, err error) {
+// pushWrite is pushLeft's part with the descriptor; false waits for the socket.
+func (s *sender) pushWrite(fd uintptr) bool {
+	var moved bool
+	if s.left, moved, s.err = writev(int(fd), s.left); moved {
+		s.pulse.Add(1)
+	}
+	return len(s.left) == 0 || s.err != nil
+}
+
+// writev sends vec until the socket takes no more and returns what is left, and
+// whether anything went.
+func writev(fd int, vec [][]byte) (left [][]byte, moved bool, err error) {
 	for len(vec) > 0 {
 		n, err := uring.Writev(fd, vec[:min(len(vec), uring.MaxWritev)])
 		switch {
 		case err == unix.EAGAIN:
-			return vec, nil
+			return vec, moved, nil
 		case err == unix.EINTR:
 			continue
 		case err != nil:
-			return vec, os.NewSyscallError("writev", err)
+			return vec, moved, os.NewSyscallError("writev", err)
 		}
+		moved = true
 		vec = advance(vec, n)
 	}
-	return nil, nil
+	return nil, moved, nil
 }
 
-// advance drops n bytes from the start of vec.
+// advance drops n bytes from the start of vec, and empty parts behind them: of
+// these alone writev would send nothing for ever.
 func advance(vec [][]byte, n int) [][]byte {
-	for n > 0 {
-		if n < len(vec[0]) {
-			vec[0] = vec[0][n:]
-			return vec
-		}
+	for len(vec) > 0 && n >= len(vec[0]) {
 		n -= len(vec[0])
 		vec[0] = nil
 		vec = vec[1:]
+	}
+	if n > 0 {
+		vec[0] = vec[0][n:]
 	}
 	return vec
 }
@@ -187,9 +206,8 @@ func (s *sender) flush() error {
 	if s.raw == nil {
 		return s.join()
 	}
-	s.rest = s.vec
-	_, err := s.rest.WriteTo(s.nc)
-	return err
+	s.left = s.vec
+	return s.pushLeft()
 }
 
 // joinSize is what one write of a connection with a cost per write carries: four
@@ -212,6 +230,7 @@ func (s *sender) join() error {
 			if _, err := s.nc.Write(buf); err != nil {
 				return err
 			}
+			s.pulse.Add(1) // the last write of a batch does not tell that any earlier one was taken
 			buf = buf[:0]
 		}
 	}
@@ -245,6 +264,7 @@ func (s *sender) sendFile(r *Request) error {
 		if left -= int64(n); err != nil {
 			return err
 		}
+		s.pulse.Add(1)
 	}
 	return nil
 }
@@ -258,7 +278,7 @@ type fileSend struct {
 	try  func(fd uintptr) bool // made once
 }
 
-func newFileSend() *fileSend {
+func newFileSend(pulse *atomic.Uint64) *fileSend {
 	f := new(fileSend)
 	f.try = func(fd uintptr) bool {
 		for f.left > 0 {
@@ -273,6 +293,7 @@ func newFileSend() *fileSend {
 				return true
 			}
 			f.left -= int64(n)
+			pulse.Add(1)
 		}
 		return true
 	}

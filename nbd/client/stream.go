@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -33,15 +34,16 @@ type source interface {
 	read(dst, spare []byte) (n int, err error)
 }
 
-func newStream(nc net.Conn) stream {
+// newStream makes one that counts its receives in pulse.
+func newStream(nc net.Conn, pulse *atomic.Uint64) stream {
 	s := stream{buf: make([]byte, streamSize), ahead: streamSize}
 	if sc, ok := nc.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
-			s.src = newRawSource(raw)
+			s.src = newRawSource(raw, pulse)
 			return s
 		}
 	}
-	s.src = connSource{nc}
+	s.src = connSource{nc, pulse}
 	return s
 }
 
@@ -114,7 +116,10 @@ func (s *stream) skip(n int64) error {
 }
 
 // connSource reads from a connection that is not a plain socket.
-type connSource struct{ nc net.Conn }
+type connSource struct {
+	nc    net.Conn
+	pulse *atomic.Uint64
+}
 
 func (c connSource) read(dst, spare []byte) (int, error) {
 	if len(dst) == 0 {
@@ -122,6 +127,7 @@ func (c connSource) read(dst, spare []byte) (int, error) {
 	}
 	n, err := c.nc.Read(dst)
 	if n > 0 {
+		c.pulse.Add(1)
 		return n, nil
 	}
 	if err == nil {
@@ -132,15 +138,16 @@ func (c connSource) read(dst, spare []byte) (int, error) {
 
 // rawSource reads from a socket by readv.
 type rawSource struct {
-	raw syscall.RawConn
-	vec [2][]byte
-	n   int
-	err error
-	try func(fd uintptr) bool // made once: a closure for each call would be garbage
+	raw   syscall.RawConn
+	vec   [2][]byte
+	n     int
+	err   error
+	try   func(fd uintptr) bool // made once: a closure for each call would be garbage
+	pulse *atomic.Uint64
 }
 
-func newRawSource(raw syscall.RawConn) *rawSource {
-	s := &rawSource{raw: raw}
+func newRawSource(raw syscall.RawConn, pulse *atomic.Uint64) *rawSource {
+	s := &rawSource{raw: raw, pulse: pulse}
 	s.try = func(fd uintptr) bool {
 		for {
 			s.n, s.err = unix.Readv(int(fd), s.vec[:])
@@ -164,5 +171,6 @@ func (s *rawSource) read(dst, spare []byte) (int, error) {
 	case s.n == 0:
 		return 0, io.ErrUnexpectedEOF
 	}
+	s.pulse.Add(1)
 	return s.n, nil
 }
