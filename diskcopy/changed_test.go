@@ -92,6 +92,36 @@ func TestResumeInTrust(t *testing.T) {
 	mustEqual(t, src, target)
 }
 
+// TestPublish: the target gets its name when all is written, while the copy still keeps others out;
+// if it does not get it, the journal goes on.
+func TestPublish(t *testing.T) {
+	t.Parallel()
+	src, target := striped(t), memDisk(t, 100*mib)
+	journal := filepath.Join(t.TempDir(), "j")
+	o := Options{Journal: journal}
+	refused := errors.New("no such name")
+	o.Publish = func() error {
+		mustEqual(t, src, target)
+		if _, err := lockJournal(journal); err == nil || !strings.Contains(err.Error(), "in use") {
+			t.Errorf("the journal is free before the target has its name: %v", err)
+		}
+		if in, err := ReadJournal(journal); err != nil || in == nil || !in.Unnamed {
+			t.Errorf("%+v, %v", in, err)
+		}
+		return refused
+	}
+	if _, err := Copy(context.Background(), target, src, o); !errors.Is(err, refused) {
+		t.Fatal(err)
+	}
+	o.Resume, o.Publish = true, func() error { return nil }
+	if _, err := Copy(context.Background(), target, src, o); err != nil {
+		t.Fatal(err)
+	}
+	if in, err := ReadJournal(journal); in != nil || err != nil {
+		t.Errorf("the journal remains: %+v, %v", in, err)
+	}
+}
+
 // TestTargetIsZeroOnResume: what the first run may have written is not zero any more.
 func TestTargetIsZeroOnResume(t *testing.T) {
 	t.Parallel()

@@ -168,6 +168,9 @@ func (o Options) complete(disks ...*disk.Disk) (Options, error) {
 	if int64(o.QueueDepth)*o.RequestSize > maxMemory {
 		return o, errMemory
 	}
+	if o.Checkpoint < 0 {
+		return o, errors.New("the time between two checkpoints is negative")
+	}
 	if o.Resume && o.Journal == "" {
 		return o, errors.New("a copy can only be resumed from a journal: name it")
 	}

@@ -93,6 +93,7 @@ func (f *copyFlags) register(c *cobra.Command) {
 	fl.Var(f.resume, "resume", "go on with a stopped copy: check compares what is done and mends it, trust believes that nothing changed")
 	fl.Lookup("resume").NoOptDefVal = resumeCheck
 	fl.StringVar(&f.options.Journal, "journal", "", "record progress here (default: see above)")
+	fl.DurationVar(&f.options.Checkpoint, "checkpoint", 0, "time between two records in the journal, each of which flushes DST (0: the default, 5s)")
 	fl.Var(f.progress, "progress", "progress: auto (a bar on a terminal), bar, json (lines on stdout) or none")
 	fl.StringVar(&f.stats, "stats", "", "write operations, bytes, phases and times to this file as JSON")
 	fl.BoolVar(&f.json, "json", false, "print the same as JSON")
