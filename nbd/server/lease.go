@@ -82,5 +82,8 @@ func (c *conn) endLease() {
 	if c.unwatch != nil {
 		c.unwatch()
 	}
+	if c.exp.lease != nil {
+		c.s.poll.ensureWaiter() // what closes a disk may take long
+	}
 	c.exp.release()
 }

@@ -14,16 +14,42 @@ import (
 // spreads events over the waiting goroutines, so that connections are served in
 // parallel and a busy one cannot keep others waiting: whoever may block sees to
 // it first that somebody waits.
+//
+// Somebody always hears the idle connections, because of four rules. waiting
+// counts goroutines that are in epoll_wait or on their way from having been
+// counted to there, and nobody else.
+//
+//  1. Who got an event uncounts itself before it serves (busy), and nobody else does.
+//  2. Who has served ends only if it saw, by one load, that another is counted
+//     (stay); else it counts itself, by a compare-and-swap of what it saw.
+//  3. Who may block while it serves sees first that another is counted, or starts
+//     one that is (ensureWaiter).
+//  4. add does as 3 for the first connection.
+//
+// So when waiting falls to 0, it does by rule 1, through one goroutine G. Until it
+// rises again, G is serving and has not blocked (rule 3 would have raised it), and has
+// not ended (rule 2 would have seen 0 and counted G). G therefore comes to its end
+// or to where it may block, and waiting rises. At any time, somebody waits or somebody
+// who does not block will.
+//
+// (Rule 2 was two steps, waiting.Add(1) > keep and then waiting.Add(-1). Between
+// them the last real waiter could get an event, serve it, take the leaver for a
+// waiter, and leave too: all idle connections then hung until somebody connected.)
+//
+// What blocks against all expectation, such as an inline write that the kernel
+// throttles or a log that nobody reads, is found by the guard.
 type poller struct {
 	s       *Server
 	epfd    int
 	wake    int // an eventfd: readable once the poller is closed
 	keep    int32
 	waiting atomic.Int32
+	guard   guard
 	mu      sync.Mutex
 	conns   map[int32]*conn
 	closed  bool
 	wg      sync.WaitGroup
+	between func() // for tests: what happens between the two steps of stay
 }
 
 func newPoller(s *Server) (*poller, error) {
@@ -39,6 +65,9 @@ func newPoller(s *Server) (*poller, error) {
 		unix.Close(p.epfd)
 		return nil, fmt.Errorf("nbd server: epoll: %w", err)
 	}
+	p.guard.kick, p.guard.end = make(chan struct{}, 1), make(chan struct{})
+	p.wg.Add(1)
+	go p.watch()
 	return p, nil
 }
 
@@ -101,11 +130,33 @@ func (p *poller) loop() {
 		if c == nil || !c.claim() {
 			continue
 		}
-		p.waiting.Add(-1)
+		p.busy()
 		c.run()
-		if p.waiting.Add(1) > p.keep {
-			p.waiting.Add(-1)
+		if !p.stay() {
 			return
+		}
+	}
+}
+
+// busy uncounts the caller, who got an event.
+func (p *poller) busy() {
+	if p.waiting.Add(-1) == 0 {
+		p.guard.alone()
+	}
+}
+
+// stay counts the caller as waiting again, unless enough others do.
+func (p *poller) stay() bool {
+	for {
+		n := p.waiting.Load()
+		if p.between != nil {
+			p.between()
+		}
+		if n >= p.keep {
+			return false
+		}
+		if p.waiting.CompareAndSwap(n, n+1) {
+			return true
 		}
 	}
 }
@@ -115,6 +166,7 @@ func (p *poller) close() {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
+	close(p.guard.end)
 	_, _ = unix.Write(p.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 	p.wg.Wait()
 	unix.Close(p.wake)

@@ -71,7 +71,7 @@ func (c *conn) cached(scratch []byte, off, n int64) bool {
 // where that cannot be.
 func (c *conn) readFile(ws *workspace, r *nbd.Request) (done bool, err error) {
 	off, n := int64(r.Offset), int64(r.Length)
-	if c.socket == nil || n > inlineMax && c.mayHaveHoles(r) {
+	if c.socket == nil {
 		return false, nil
 	}
 	fr, ok := c.exp.Disk.FileRange(off, n, false)
@@ -79,7 +79,7 @@ func (c *conn) readFile(ws *workspace, r *nbd.Request) (done bool, err error) {
 		return false, nil
 	}
 	defer fr.Release()
-	if fr.Len < n {
+	if fr.Len < n || n > inlineMax && c.mayHaveHoles(r) {
 		return false, nil
 	}
 	fr.Len = n
@@ -125,6 +125,7 @@ func (c *conn) mayHaveHoles(r *nbd.Request) bool {
 	if c.dataFrom <= off && off+n <= c.dataTo {
 		return false
 	}
+	c.s.poll.ensureWaiter() // the file system may have to look on the disk
 	x, err := c.exp.Disk.Extents(c.ctx, disk.Allocation, off, n, c.extents[:0])
 	if err != nil || x[0].Flags&disk.ExtentZero != 0 || x[0].Len < n {
 		return true
