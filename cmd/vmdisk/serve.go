@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -20,7 +19,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/diskurl"
 	"github.com/vmdisk/vmdisk/nbd/server"
 )
@@ -42,6 +40,8 @@ type serveFlags struct {
 	pidFile   string
 	json      bool
 	verbose   bool
+	names     exportFlags
+	limits    limitFlags
 }
 
 func newServe() *cobra.Command {
@@ -51,8 +51,9 @@ func newServe() *cobra.Command {
 		Short: "Serve disks over NBD",
 		Long: `Serve disks over NBD until SIGINT or SIGTERM, then finish what has begun and flush.
 
-A lone DISK is the default export. NAME is made of letters, digits and _ . -; of several disks,
-one without NAME takes its file's name. A second signal, half a second later or more, ends the program at once.
+A lone DISK is the default export; of several disks, one without NAME takes its file's name. NAME
+is any UTF-8; in it, / : = and % are written %2F %3A %3D and %25 (--export-name takes the name of a
+lone DISK as it is). A second signal, half a second later or more, ends the program at once.
 
 Without --nbd, sockets handed over by systemd (LISTEN_FDS) are served; else --run makes a
 private unix socket, and otherwise ` + defaultListen + ` is used.
@@ -61,6 +62,7 @@ Filters (--filter NAME[:KEY=VALUE,...], the first is outermost):
 ` + filterHelp(),
 		Example: `  vmdisk serve disk.raw --nbd unix:/run/disk.sock
   vmdisk serve a=a.raw b=/dev/vg/b --nbd :10809 --tls-cert cert.pem --tls-key key.pem
+  vmdisk serve 'Server 1%2Froot=a.raw' b=b.raw --description 'b=the second disk'
   vmdisk serve mem:1G --filter delay:write=40ms --run 'nbdinfo "$uri"'`,
 		Args: args(1, -1, "at least one DISK"),
 		RunE: func(c *cobra.Command, a []string) error { return f.serve(c, a) },
@@ -86,6 +88,8 @@ Filters (--filter NAME[:KEY=VALUE,...], the first is outermost):
 	fl.StringVar(&f.pidFile, "pid-file", "", "write the process id here once connections are accepted")
 	fl.BoolVar(&f.json, "json", false, "print what is served as JSON")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log clients that come to nothing too, not only trouble")
+	f.names.register(c)
+	f.limits.register(c)
 	return c
 }
 
@@ -95,30 +99,6 @@ func filterHelp() string {
 		fmt.Fprintf(&b, "  %-10s %s\n", f.Name, f.Summary)
 	}
 	return strings.TrimRight(b.String(), "\n")
-}
-
-var exportName = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
-
-// exportArg splits NAME=DISK. What has a slash or colon before the first = is a
-// path or URL without a name.
-func exportArg(arg string, lone bool) (name, rawURL string, err error) {
-	name, rawURL, ok := strings.Cut(arg, "=")
-	switch {
-	case ok && exportName.MatchString(name):
-		return name, rawURL, nil
-	case ok && !strings.ContainsAny(name, "/:"):
-		return "", "", usagef("export name %q: only letters, digits and _ . - are allowed; write ./%s if it is a file", name, arg)
-	case lone:
-		return "", arg, nil
-	}
-	u, err := diskurl.Parse(arg)
-	if err != nil {
-		return "", "", err
-	}
-	if name = filepath.Base(u.Path); !u.Local() || !exportName.MatchString(name) {
-		return "", "", usagef("%s needs a name among several disks: NAME=%s", arg, arg)
-	}
-	return name, arg, nil
 }
 
 type servedExport struct {
@@ -158,6 +138,7 @@ func (f *serveFlags) serve(c *cobra.Command, arg []string) (err error) {
 		level = slog.LevelInfo
 	}
 	config.Exports = exports
+	f.limits.apply(&config)
 	config.Log = slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(server.RecommendedProcs())
@@ -207,27 +188,6 @@ func (f *serveFlags) until(ctx context.Context, srv *server.Server, listeners []
 		return errors.Join(err, srv.Shutdown(late), f.removePID())
 	})
 	return group.Wait()
-}
-
-func (f *serveFlags) open(ctx context.Context, arg []string) ([]server.Export, error) {
-	o := f.options
-	o.Cache, o.AIO, o.Maps = f.cache.value, f.aio.value, f.maps
-	var exports []server.Export
-	for _, a := range arg {
-		name, rawURL, err := exportArg(a, len(arg) == 1)
-		if err != nil {
-			return exports, err
-		}
-		var d *disk.Disk
-		if d, err = diskurl.Open(ctx, rawURL, o); err != nil {
-			return exports, err
-		}
-		exports = append(exports, server.Export{Name: name, Disk: d, ReadOnly: o.ReadOnly})
-		if err := f.maps.check(d); err != nil {
-			return exports, err
-		}
-	}
-	return exports, nil
 }
 
 // listen opens the sockets besides those given and returns what removes their traces.

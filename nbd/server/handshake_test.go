@@ -220,7 +220,7 @@ func TestNegotiationEnds(t *testing.T) {
 		"bad option magic":     append(nbd.AppendClientFlags(nil, 1), "GET / HTTP/1.1\r\n\r\n"...),
 		"option of 4 GiB":      append(nbd.AppendClientFlags(nil, 1), "IHAVEOPT\x00\x00\x00\x06\xff\xff\xff\xff"...),
 		"export name of 1 MiB": append(nbd.AppendClientFlags(nil, 1), "IHAVEOPT\x00\x00\x00\x01\x00\x10\x00\x00"...),
-		"33 options":           append(nbd.AppendClientFlags(nil, 1), bytes.Repeat(list, 33)...),
+		"37 options":           append(nbd.AppendClientFlags(nil, 1), bytes.Repeat(list, 37)...),
 		"closed in an option":  append(nbd.AppendClientFlags(nil, 1), list[:9]...),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -245,6 +245,27 @@ func TestThirtyTwoOptions(t *testing.T) {
 	}
 	p.haggle(nbd.Simple, "d")
 	p.alive()
+}
+
+// Who lists the exports may ask about each, on the same connection.
+func TestListingAsksAboutEach(t *testing.T) {
+	t.Parallel()
+	const n = 1000
+	cfg, d := server.Config{}, memDisk(t, 1<<20)
+	for i := range n {
+		cfg.Exports = append(cfg.Exports, server.Export{Name: fmt.Sprint("export ", i), Disk: d})
+	}
+	p := serve(t, cfg).dial(t).greet(nbd.FlagFixedNewstyle)
+	p.want(nbd.OptStructuredReply, nil, nbd.RepAck)
+	if got := p.want(nbd.OptList, nil, nbd.RepAck); len(got) != n+1 {
+		t.Errorf("%d replies to LIST", len(got))
+	}
+	for _, e := range cfg.Exports {
+		p.want(nbd.OptSetMetaContext, nbd.AppendMetaQuery(nil, e.Name, []string{"base:allocation"}), nbd.RepAck)
+		p.want(nbd.OptListMetaContext, nbd.AppendMetaQuery(nil, e.Name, nil), nbd.RepAck)
+		p.want(nbd.OptInfo, nbd.AppendGo(nil, e.Name, []nbd.InfoType{nbd.InfoDescription}), nbd.RepAck)
+	}
+	p.haggle(nbd.Simple, "export 7")
 }
 
 // A client that dribbles loses its connection when the time is up, however
