@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -24,10 +25,11 @@ type Disk struct {
 	ranger FileRanger
 	cacher Cacher
 
-	limits   atomic.Pointer[limits]
-	locks    rangeLocks
-	flushErr atomic.Pointer[error] // the first failed flush
-	closed   atomic.Bool
+	limits     atomic.Pointer[limits]
+	refreshing sync.Mutex
+	locks      rangeLocks
+	flushErr   atomic.Pointer[error] // the first failed flush
+	closed     atomic.Bool
 }
 
 // limits is Info in the form the checks want.
@@ -96,6 +98,8 @@ func As[T any](d *Disk) (T, bool) {
 // Refresh reads the driver's Info again. Whoever changes a driver behind its
 // Disk calls it.
 func (d *Disk) Refresh() {
+	d.refreshing.Lock() // an older Info must not replace a newer one
+	defer d.refreshing.Unlock()
 	in := d.drv.Info()
 	l := &limits{Info: in, effective: in, trimAlign: max(in.TrimAlign, in.Min, 1)}
 	if in.Min > 1 {
@@ -153,6 +157,21 @@ func (d *Disk) Resize(ctx context.Context, size int64) error {
 	}
 	d.refreshAll()
 	return d.wrap("resize", -1, size, err)
+}
+
+// Grow makes the disk at least size bytes large, and notices a size that was changed
+// behind its back; 0 does that alone. A disk whose size is fixed stays as it is: what
+// lies beyond its end is refused as ever.
+func (d *Disk) Grow(ctx context.Context, size int64) error {
+	g, ok := As[Grower](d)
+	if !ok {
+		return nil
+	}
+	err := g.Grow(ctx, size)
+	if d.drv.Info().Size != d.Size() {
+		d.refreshAll()
+	}
+	return d.wrap("grow", -1, size, err)
 }
 
 // refreshAll takes over a new Info from the bottom of the stack up.

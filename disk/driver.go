@@ -241,6 +241,16 @@ type Resizer interface {
 	Resize(ctx context.Context, size int64) error
 }
 
+// Grower is optional management, for a disk that becomes as large as what is put into it.
+// Reach it through Disk.Grow.
+type Grower interface {
+	// Grow takes over the size that the storage has now, whoever changed it, and makes
+	// a disk that is smaller than size as large. It never makes one smaller, also where
+	// another program is growing it at the same time. What is added reads as zeros and
+	// is durable after the next Flush.
+	Grow(ctx context.Context, size int64) error
+}
+
 // Attr is one line of what Inspector tells.
 type Attr struct {
 	Name  string

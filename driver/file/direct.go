@@ -118,10 +118,12 @@ const tailZone = 2 << 20
 // partial sector at the end. That one is made through the page cache, so it
 // dirties a page that holds other sectors too; a direct write to those at the
 // same moment would be undone when the page is written back. The lock `tail`
-// keeps the two apart.
+// keeps the two apart. Of a file that has grown, a write to the end that it had may
+// still be under way.
 func (f *File) nearTail(off, n int64) bool {
-	end := f.size.Load()
-	return end&(f.ioAlign-1) != 0 && off+n > end-tailZone
+	end, old := f.size.Load(), f.oldEnd.Load()
+	return end&(f.ioAlign-1) != 0 && off+n > end-tailZone ||
+		old != 0 && off+n > old-tailZone && off < old+tailZone
 }
 
 func (f *File) writeWhole(p []byte, off int64, rwf int) error {

@@ -37,6 +37,7 @@ type File struct {
 	lent    atomic.Int64  // writable FileRanges not yet released
 	seen    seenExtents
 	tail    sync.RWMutex // see nearTail
+	oldEnd  atomic.Int64 // the last end within a sector that Grow has moved
 	turn    sync.Mutex   // see writeInTurn
 
 	releaseRange func() // Done of a writable FileRange

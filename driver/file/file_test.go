@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -366,6 +367,44 @@ func TestNoAllocation(t *testing.T) { // AllocsPerRun allows no parallel tests
 			}
 		}); a != 0 {
 			t.Errorf("%s: %v allocations per Info, TryRead, TryWrite and FileRange", cache, a)
+		}
+	}
+}
+
+func TestGrow(t *testing.T) {
+	t.Parallel()
+	for _, cache := range []Cache{Writeback, None} {
+		path := newFile(t, t.TempDir(), 100)
+		d, err := OpenDisk(bg, path, Options{Cache: cache})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		sector := max(d.Info().Min, 1)
+		for _, size := range []int64{50, 1 << 20, 4096, 1<<20 + 1} {
+			if err := d.Grow(bg, size); err != nil || d.Size() < size || d.Size()%sector != 0 && d.Size() != 100 {
+				t.Fatalf("%s: grow to %d: %v, size %d", cache, size, err, d.Size())
+			}
+		}
+		if err := os.Truncate(path, 8<<20); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Grow(bg, 2<<20); err != nil || d.Size() != 8<<20 {
+			t.Errorf("%s: a file that another program has made larger: %v, size %d", cache, err, d.Size())
+		}
+		if err := d.Grow(bg, math.MaxInt64); err == nil {
+			t.Errorf("%s: grown beyond all bounds", cache)
+		}
+		ro, err := OpenDisk(bg, path, Options{ReadOnly: true, ForceShare: true, Cache: cache})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ro.Close()
+		if err := os.Truncate(path, 9<<20); err != nil {
+			t.Fatal(err)
+		}
+		if err := ro.Grow(bg, 10<<20); err != nil || ro.Size() != 9<<20 {
+			t.Errorf("%s: read-only: %v, size %d", cache, err, ro.Size())
 		}
 	}
 }

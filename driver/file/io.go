@@ -274,6 +274,7 @@ var (
 	_ disk.FileRanger = (*File)(nil)
 	_ disk.Cacher     = (*File)(nil)
 	_ disk.Resizer    = (*File)(nil)
+	_ disk.Grower     = (*File)(nil)
 	_ disk.Queuer     = (*File)(nil)
 	_ disk.Inspector  = (*File)(nil)
 )

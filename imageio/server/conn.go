@@ -227,14 +227,14 @@ func (c *conn) image(id, op string) (*Ticket, *disk.Disk, error) {
 	}
 	d, ok := c.attached[t]
 	if ok && t.attachedBy(c.id) {
-		return t, d, nil
+		return t, d, d.Grow(c.ctx, 0) // others may have changed its size
 	}
 	if d, err = t.attach(c.ctx, c.id); err != nil {
 		return nil, nil, err
 	}
 	c.attached[t] = d
 	c.SetLimit(seconds(max(t.spec.InactivityTimeout, 1)))
-	return t, d, nil
+	return t, d, d.Grow(c.ctx, 0)
 }
 
 // run is Ticket.run with the connection's reads interrupted when the ticket is

@@ -81,6 +81,9 @@ func zeroSteps(ctx context.Context, op *operation, d *disk.Disk, n int64, sparse
 		}
 		part := min(step, n-done)
 		start := time.Now()
+		if err := growTo(ctx, d, op.off+done+part); err != nil {
+			return err
+		}
 		if err := d.Zero(ctx, op.off+done, part, flags); err != nil {
 			return err
 		}
@@ -118,8 +121,10 @@ func (c *conn) discardImage(id string, m message) error {
 	}
 	c.svc.log.info("images", "[%s] DISCARD ticket=%s size=%d offset=%d flush=%t transfer=%s", c.client, logID(id), n, off, flush, t.spec.TransferID)
 	return c.run(t, "discard", off, func(ctx context.Context, op *operation) error {
-		if err := d.Trim(ctx, off, n, 0); err != nil {
-			return err
+		if here := min(n, d.Size()-off); here > 0 { // beyond the end nothing is allocated
+			if err := d.Trim(ctx, off, here, 0); err != nil {
+				return err
+			}
 		}
 		op.done.Store(n)
 		return c.flushIf(ctx, d, flush)

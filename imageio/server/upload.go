@@ -64,12 +64,24 @@ func (u *upload) fill(_ context.Context, p []byte) (int, error) {
 
 func (u *upload) write(ctx context.Context, p []byte) error {
 	start := time.Now()
+	if err := growTo(ctx, u.d, u.off+int64(len(p))); err != nil {
+		return err
+	}
 	if err := u.d.WriteAt(ctx, p, u.off, 0); err != nil {
 		return err
 	}
 	u.c.pace.add(len(p), start)
 	u.wrote(int64(len(p)))
 	return nil
+}
+
+// growTo lets a file become as large as its ticket allows: the bytes of an image whose
+// format is none of this server's business are put into a file that is still empty.
+func growTo(ctx context.Context, d *disk.Disk, end int64) error {
+	if end <= d.Size() {
+		return nil
+	}
+	return d.Grow(ctx, end)
 }
 
 func (u *upload) wrote(n int64) {
