@@ -8,7 +8,7 @@ PREFIX  ?= /usr/local
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 GOLANGCI ?= github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: all build install demo test bench lint man peers clean
+.PHONY: all build install demo test vet race fuzz bench lint man peers clean
 
 all: build
 
@@ -24,8 +24,20 @@ install: build
 demo: build
 	bin/vmdisk lab run fast-zero --out $(OUT)/fast-zero
 
-test: peers
+test: peers vet
 	scripts/test.sh
+
+vet:
+	go vet ./...
+	GOARCH=arm64 go vet ./...
+
+# The tests again, under the race detector.
+race: peers
+	scripts/race.sh
+
+# Each fuzz target for FUZZTIME, such as 10m; 3 s by default.
+fuzz:
+	scripts/fuzz.sh
 
 # Ours and the peers in turn, medians and CPU per operation.
 bench: peers build

@@ -7,6 +7,8 @@ set -eu
 
 # Command or file that proves the package, and the Debian package.
 peers='
+gcc                     gcc
+/usr/include/stdlib.h   libc6-dev
 fio                     fio
 gnuplot                 gnuplot-nox
 nbdkit                  nbdkit

@@ -20,12 +20,17 @@ func bzImage(version string) []byte {
 
 // FuzzKernelVersion: a version becomes part of a path and of messages.
 func FuzzKernelVersion(f *testing.F) {
-	f.Add(bzImage("6.1.0-56-cloud-amd64"))
-	f.Add(bzImage("../../etc"))
-	f.Add(bzImage("\x1b[2J"))
-	f.Add(bzImage("")[:0x210])
-	f.Add([]byte("\x7fELF"))
-	f.Fuzz(func(t *testing.T, head []byte) {
+	f.Add("6.1.0-56-cloud-amd64 (a@b) #1", uint16(0x300), uint16(0x1000))
+	f.Add("../../etc x", uint16(0x300), uint16(0x1000))
+	f.Add("\x1b[2J", uint16(0x300), uint16(0x506))
+	f.Add("6.1", uint16(0x300), uint16(0x210))
+	f.Add("6.1", uint16(0xffff), uint16(0x1000))
+	// Not a whole head, which is long and mostly zeros: what would be changed in it are those.
+	f.Fuzz(func(t *testing.T, text string, at, size uint16) {
+		head := bzImage("")
+		binary.LittleEndian.PutUint16(head[0x20e:], at)
+		copy(head[0x500:], text)
+		head = head[:min(int(size), len(head))]
 		version, err := bzImageVersion(head)
 		if err != nil {
 			if version != "" {
