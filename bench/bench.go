@@ -207,7 +207,6 @@ func (q *Request) units() ([]*unit, error) {
 func (q *Request) once(ctx context.Context, u *unit, k *keeper) (*result.Run, error) {
 	prep := &layout.Preparer{Force: q.Force}
 	cfg := engine.Config{Plan: u.plan, OneDisk: q.Target != "", Open: q.Open, Progress: q.Progress, Gate: q.Gate, Strict: q.Strict,
-		Invalidate: func(name string) error { return q.local(name, layout.Invalidate) },
 		Devices: func(name string) []string {
 			if name = q.path(name); name == "" {
 				return nil

@@ -234,6 +234,24 @@ type WriteBehinder interface {
 	WriteBehind(off, n int64, drop bool) error
 }
 
+// Advice says how a range of a disk will be used.
+type Advice int
+
+// The kinds of advice, as posix_fadvise(2) has them.
+const (
+	AdviceRandom     Advice = iota // in random order: reading ahead is of no use
+	AdviceSequential               // from one end to the other
+	AdviceNoReuse                  // once
+	AdviceDrop                     // not soon: cached pages that are not dirty are dropped
+)
+
+// Adviser is optional management, reached by As, for programs that measure: what the
+// host's page cache is told of a range. Content never depends on it. It answers
+// errors.ErrUnsupported where there is no such cache.
+type Adviser interface {
+	Advise(off, n int64, a Advice) error
+}
+
 // Resizer is optional management: change the size of the disk. Shrinking
 // discards the tail. Reach it through Disk.Resize, which keeps the sizes that
 // the layers above remember in step.

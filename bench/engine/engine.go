@@ -38,8 +38,6 @@ type Config struct {
 	// about to be opened; it lays out files and checks that devices are not in use.
 	// size is the bytes the job needs, 0 if it takes the file as it is.
 	Prepare func(ctx context.Context, j *jobfile.Job, name string, size int64) error
-	// Invalidate, if not nil, drops the cached pages of a file.
-	Invalidate func(name string) error
 	// Cleanup, if not nil, is called after the run for the files of jobs with unlink=1.
 	Cleanup func(name string) error
 	// Progress, if not nil, is called each half second from one goroutine.

@@ -173,6 +173,7 @@ func (w *worker) holdBack(until int64) (int64, error) {
 func (w *worker) passOver(t *target) {
 	if w.job.TimeBased || w.bytes < w.limit && w.limit > w.total {
 		t.stream.Restart()
+		w.again(t)
 		w.vlog.overlaps = w.vlog.overlaps || w.verify != nil
 		return
 	}

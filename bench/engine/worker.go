@@ -232,7 +232,7 @@ func (w *worker) setup() error {
 	}
 	w.logs.init(w)
 	w.target.init(w)
-	return w.invalidate()
+	return w.warm()
 }
 
 // queue makes the queue of a target.
@@ -274,27 +274,6 @@ func (w *worker) makeBuffers() error {
 	// the things that decide what latency is reported, so it is kept.
 	if w.reapMax = min(j.BatchMax, j.Depth); w.reapMax == 0 {
 		w.reapMax = j.Depth
-	}
-	return nil
-}
-
-// invalidate drops cached pages, and reads them all in again under pre_read.
-func (w *worker) invalidate() error {
-	for _, t := range w.targets {
-		if w.job.PreRead {
-			for off := t.start; off < t.start+t.size; off += w.bufSize {
-				n := min(w.bufSize, t.start+t.size-off)
-				if err := t.d.ReadAt(context.Background(), w.units[0].buf[:n], off); err != nil {
-					return err
-				}
-			}
-			continue
-		}
-		if w.job.Invalidate && w.run.cfg.Invalidate != nil && !w.job.Direct && !w.fake() {
-			if err := w.run.cfg.Invalidate(t.key.name); err != nil {
-				return fmt.Errorf("invalidate: %w", err)
-			}
-		}
 	}
 	return nil
 }
@@ -410,7 +389,10 @@ func (w *worker) account() {
 
 // loops runs the job's passes: write phase and verification, loops times.
 func (w *worker) loops(ctx context.Context) error {
-	for range w.job.Loops {
+	for i := range w.job.Loops {
+		if i > 0 {
+			w.advise() // fio opens its files anew
+		}
 		if err := w.pass(ctx); err != nil {
 			return err
 		}

@@ -215,14 +215,10 @@ func (s *Stream) nextInLine(dir, class int) (int64, bool) {
 		off = s.last[dir]
 	}
 	if off < 0 || off+least > s.size {
-		switch {
-		case s.job.Mode.Skip < 0: // backwards I/O goes round; the job's size ends it
-			off = max(s.size-least, 0)
-		case s.job.Mode.Skip > 0 && !s.job.Mode.Random:
-			off = 0
-		default:
+		if s.job.Mode.Skip >= 0 { // with gaps, too, the end of the region ends the pass
 			return 0, false
 		}
+		off = max(s.size-least, 0) // backwards I/O goes round; the job's size ends it
 	}
 	if s.all == nil {
 		return off, true

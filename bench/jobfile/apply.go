@@ -80,6 +80,19 @@ func SplitNames(s string) []string {
 	return out
 }
 
+// applyAdvice reads fadvise_hint, which is a boolean or a kind of advice.
+func applyAdvice(a *applier, s string) error {
+	v, err := a.enum(s, []string{"none", "0", "type", "1", "random", "sequential", "noreuse"})
+	switch v {
+	case "0":
+		v = "none"
+	case "1":
+		v = "type"
+	}
+	a.job.AdviceHint = v
+	return err
+}
+
 func applyFileService(a *applier, s string) error {
 	kind, arg, has := strings.Cut(strings.TrimSpace(s), ":")
 	v, err := a.enum(kind, []string{"roundrobin", "sequential", "random", "zipf", "pareto", "normal", "gauss"})

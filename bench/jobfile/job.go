@@ -96,6 +96,7 @@ type Job struct {
 	PreRead        bool
 	AllowMounted   bool
 	Invalidate     bool
+	AdviceHint     string // fadvise_hint: none, type (by the job's order), random, sequential, noreuse
 	Fallocate      string // none, native, posix, keep, truncate
 
 	Mode             Mode

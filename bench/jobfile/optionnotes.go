@@ -14,7 +14,7 @@ var notedOptions = map[string]option{
 	"thread": noted(nClones), "threads": noted(nClones), "lockmem": noted(nMemory), "mem": noted(nMemory),
 	"iomem_align": noted(nMemory), "hugepage-size": noted(nMemory), "clocksource": noted(nTiming), "gtod_cpu": noted(nTiming),
 	"job_start_clock_id": noted(nTiming), "log_alternate_epoch_clock_id": noted("logs with an epoch use CLOCK_REALTIME"),
-	"fadvise_hint": noted(nAdvice), "write_hint": noted(nAdvice), "sync_file_range": noted("use fsync= or fdatasync= instead"),
+	"write_hint": noted(nAdvice), "sync_file_range": noted("use fsync= or fdatasync= instead"),
 	"create_serialize": noted(nCreation), "create_fsync": noted(nCreation), "create_on_open": noted(nCreation),
 	"openfiles": noted("all files of a job stay open"), "lockfile": noted("jobs of one process need no file locks"),
 	"opendir":         noted("only the files named are used"),

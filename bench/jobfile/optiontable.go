@@ -39,6 +39,7 @@ var targetOptions = map[string]option{
 	"unlink":                 isBool(func(j *Job) *bool { return &j.Unlink }),
 	"create_only":            isBool(func(j *Job) *bool { return &j.CreateOnly }),
 	"pre_read":               isBool(func(j *Job) *bool { return &j.PreRead }),
+	"fadvise_hint":           {apply: applyAdvice},
 	"invalidate":             isBool(func(j *Job) *bool { return &j.Invalidate }),
 	"fallocate":              isEnum(func(j *Job) *string { return &j.Fallocate }, "none", "native", "posix", "keep", "truncate", "0", "1"),
 	"filesize":               {apply: applyFileSize},

@@ -18,7 +18,7 @@ import (
 func defaults() Job {
 	return Job{
 		FilenameFormat: "$jobname.$jobnum.$filenum", FileService: "roundrobin", Files: 1, AllowCreate: true,
-		Invalidate: true, Fallocate: "native", Mode: Mode{Read: true, Sequence: 1}, MixRead: 50, Sequencer: "sequential",
+		Invalidate: true, AdviceHint: "type", Fallocate: "native", Mode: Mode{Read: true, Sequence: 1}, MixRead: 50, Sequencer: "sequential",
 		BS: [Dirs]int64{4096, 4096, 4096}, Generator: "tausworthe", Distribution: Distribution{Kind: "random", Center: -1},
 		PercentRandom: [Dirs]int{100, 100, 100}, RandRepeat: true, RandSeed: 0x89, Loops: 1, ThinkBlocks: 1,
 		RateCycle: time.Second, Engine: "psync", Depth: 1, Batch: 1, BatchMin: 1, LatencyPct: 100,

@@ -128,27 +128,6 @@ func fill(ctx context.Context, f *os.File, from, to int64) error {
 	return nil
 }
 
-// Invalidate drops the cached pages of a file or device. Dirty pages are written
-// first, or they would stay.
-func Invalidate(name string) (err error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	st, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if st.Mode()&os.ModeCharDevice != 0 {
-		return nil
-	}
-	if err := unix.Fdatasync(int(f.Fd())); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EROFS) {
-		return os.NewSyscallError("fdatasync", err)
-	}
-	return os.NewSyscallError("fadvise", unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
-}
-
 // Remove deletes a file that this Preparer made.
 func (p *Preparer) Remove(name string) error {
 	if !p.made[name] {

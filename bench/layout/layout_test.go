@@ -47,9 +47,6 @@ func TestPrepare(t *testing.T) {
 	if data, _ = os.ReadFile(filepath.Join(dir, "read")); string(data[:4096]) != before || len(data) != 4<<20 {
 		t.Errorf("extending a file changed it (%d bytes)", len(data))
 	}
-	if err := Invalidate(filepath.Join(dir, "read")); err != nil {
-		t.Error(err)
-	}
 	if err := p.Remove(filepath.Join(dir, "read")); err != nil {
 		t.Error(err)
 	}

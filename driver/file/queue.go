@@ -266,8 +266,10 @@ func (q *ringQueue) collect(dst []disk.Completion) (int, error) {
 		}
 	}
 	for n < len(dst) && len(q.ready) > 0 {
-		s := q.ready[len(q.ready)-1]
-		q.ready = q.ready[:len(q.ready)-1]
+		// The oldest first: by the newest first a queue that is kept full starved the
+		// others for as long as it ran.
+		s := q.ready[0]
+		q.ready = q.ready[:copy(q.ready, q.ready[1:])]
 		dst[n] = q.finish(s, s.err)
 		n++
 	}
