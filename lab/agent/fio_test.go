@@ -259,7 +259,7 @@ func TestGaps(t *testing.T) {
 	}
 	j := JobResult{Points: points}
 	j.Dirs[0].IOs, j.Dirs[0].Bytes = 6400, 6400*4096
-	j.Dirs[1].IOs, j.Dirs[1].RuntimeNS = 7, 5
+	j.Dirs[1].IOs, j.Dirs[1].RuntimeNS = 7, 6e9
 	j.settle()
 	if j.Points[0].IOs[0] != 1000 || len(j.Points) != 7 || j.Points[6].IOs[1] != 7 {
 		t.Errorf("%+v", j.Points)
