@@ -383,3 +383,13 @@ func BenchmarkNull(b *testing.B) {
 		})
 	}
 }
+
+// TestShorterThanRamp: a job that ends before its ramp does reports what it did.
+func TestShorterThanRamp(t *testing.T) {
+	t.Parallel()
+	r := runOn(t, memDisk(t, 1<<20), "[a]\nrw=randread\nbs=4k\nsize=64k\nramp_time=60s\nthinktime=2ms")
+	d := r.Jobs[0].Dirs[0]
+	if d.IOs != 16 || d.Runtime < 20*time.Millisecond || d.Clat.N() != 16 {
+		t.Errorf("%d reads in %v, %d latencies", d.IOs, d.Runtime, d.Clat.N())
+	}
+}

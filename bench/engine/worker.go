@@ -76,8 +76,9 @@ type worker struct {
 
 	begin     int64 // of the measurement: start, or end of the ramp
 	ramping   bool
-	endSync   bool // only end_fsync is in flight
-	ending    bool // nothing new is to be issued
+	rampTime  [jobfile.Dirs]time.Duration // in which directions were active while ramping
+	endSync   bool                        // only end_fsync is in flight
+	ending    bool                        // nothing new is to be issued
 	bytes     int64
 	count     int64 // I/Os issued in this pass
 	unsynced  int64 // writes since the last fsync
@@ -312,6 +313,11 @@ func (w *worker) perform(ctx context.Context) error {
 	w.late = late
 	w.rate.start(w.begin)
 	err := w.loops(ctx)
+	if w.ramping { // the job was over before its ramp: what it did is reported
+		for d, t := range w.rampTime {
+			w.res.Dirs[d].Runtime += t
+		}
+	}
 	if w.oneLat {
 		for d := range w.res.Dirs {
 			w.res.Dirs[d].Lat = w.res.Dirs[d].Clat
@@ -450,15 +456,18 @@ func (w *worker) pass(ctx context.Context) error {
 	return err
 }
 
-// addRuntime adds the time since started to the directions that were active; the
-// ramp does not count.
+// addRuntime adds the time since started to the directions that were active. The
+// ramp is kept apart: it counts only where nothing comes after it.
 func (w *worker) addRuntime(started int64) {
 	now := w.now()
 	if w.begin > started {
 		started = w.begin
 	}
 	for d, on := range w.dirRun {
-		if on && !w.ramping {
+		switch {
+		case on && w.ramping:
+			w.rampTime[d] += time.Duration(now - started)
+		case on:
 			w.res.Dirs[d].Runtime += time.Duration(now - started)
 		}
 		w.dirRun[d] = false

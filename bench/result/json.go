@@ -102,8 +102,8 @@ func (r *Run) jobTree(j *Job, all []*Job, plus bool) object {
 		o.add("desc", spec.Description)
 	}
 	o.add("job options", jobOptions(spec))
-	for d := range j.Dirs {
-		o.add(jobfile.DirNames[d], j.Dirs[d].tree(spec, groupBW(all, spec.Group, d), plus))
+	for _, d := range j.reported(all) {
+		o.add(d.name, d.tree(spec, d.aggregate, plus))
 	}
 	o.add("sync", object{{"total_ios", j.Syncs}, {"lat_ns", latTree(&j.Sync, spec, true, plus)}})
 	o.add("job_runtime", j.Elapsed.Milliseconds())
@@ -125,7 +125,8 @@ func (r *Run) jobTree(j *Job, all []*Job, plus bool) object {
 		o.add("first_error", j.FirstErrno)
 	}
 	o.add("latency_depth", spec.Depth)
-	o.add("latency_target", spec.LatencyTarget.Microseconds())
+	// In nanoseconds, though the window is in microseconds: so fio has it.
+	o.add("latency_target", spec.LatencyTarget.Nanoseconds())
 	o.add("latency_percentile", spec.LatencyPct)
 	o.add("latency_window", spec.LatencyWindow.Microseconds())
 	if j.Steady != nil {

@@ -99,6 +99,29 @@ func (j *Job) directions(b *bytes.Buffer, all []*Job) {
 	}
 }
 
+// reported is one block of figures of a job: a direction's, or those of all together.
+type reported struct {
+	*Dir
+	name      string
+	aggregate float64 // bytes per second of all jobs of the group
+}
+
+// reported are the blocks that unified_rw_reporting asks for in JSON and terse output, in
+// fio's order.
+func (j *Job) reported(all []*Job) []reported {
+	group := j.Spec.Group
+	var out []reported
+	if j.Spec.UnifiedRW != "mixed" {
+		for d := range j.Dirs {
+			out = append(out, reported{&j.Dirs[d], jobfile.DirNames[d], groupBW(all, group, d)})
+		}
+	}
+	if j.Spec.UnifiedRW != "none" {
+		out = append(out, reported{j.mixed(), "mixed", groupBW(all, group, 0) + groupBW(all, group, 1) + groupBW(all, group, 2)})
+	}
+	return out
+}
+
 // mixed sums all directions.
 func (j *Job) mixed() *Dir {
 	var m Dir

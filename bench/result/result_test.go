@@ -2,6 +2,7 @@ package result
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"math"
 	"regexp"
@@ -146,5 +147,55 @@ func TestPlots(t *testing.T) {
 	}
 	if !slices.ContainsFunc(names, func(n string) bool { return strings.HasSuffix(n, "/a-bw.png") }) || len(names) != 16 {
 		t.Errorf("%d plots: %v", len(names), names)
+	}
+}
+
+// TestUnified: the figures of all directions together take the place of each direction's, or
+// stand behind them, in JSON and terse output as in fio's.
+func TestUnified(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		how        string
+		keys, gone []string
+		blocks     int
+	}{
+		{"none", []string{"read", "write", "trim"}, []string{"mixed"}, 2},
+		{"mixed", []string{"mixed"}, []string{"read", "write", "trim"}, 1},
+		{"both", []string{"read", "write", "trim", "mixed"}, nil, 3},
+	} {
+		r := sample(t)
+		for _, j := range r.Jobs {
+			j.Spec.UnifiedRW = c.how
+			j.Spec.LatencyTarget = 2 * time.Millisecond
+		}
+		var text, terse bytes.Buffer
+		if err := errors.Join(r.JSON(&text, false), r.Terse(&terse)); err != nil {
+			t.Fatal(err)
+		}
+		var doc struct{ Jobs []map[string]json.RawMessage }
+		if err := json.Unmarshal(text.Bytes(), &doc); err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range c.keys {
+			if doc.Jobs[0][k] == nil {
+				t.Errorf("%s: no %q", c.how, k)
+			}
+		}
+		for _, k := range c.gone {
+			if doc.Jobs[0][k] != nil {
+				t.Errorf("%s: %q is there", c.how, k)
+			}
+		}
+		if got := string(doc.Jobs[0]["latency_target"]); got != "2000000" {
+			t.Errorf("latency_target is %s, want nanoseconds", got)
+		}
+		line, _, _ := strings.Cut(terse.String(), "\n")
+		// A block has 41 fields, 20 of them percentiles; the latency classes have none.
+		if got := strings.Count(line, "99.000000%="); got != c.blocks {
+			t.Errorf("%s: %d blocks in terse output, want %d", c.how, got, c.blocks)
+		}
+		if mixed := doc.Jobs[0]["mixed"]; c.how != "none" && !strings.Contains(string(mixed), `"total_ios" : 400`) {
+			t.Errorf("%s: mixed is %.200s", c.how, mixed)
+		}
 	}
 }

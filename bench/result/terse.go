@@ -28,8 +28,10 @@ func (r *Run) Terse(w io.Writer) error {
 
 func (j *Job) terse(b *bytes.Buffer, r *Run, all []*Job) {
 	fmt.Fprintf(b, "%d;%s;%s;%d;%d", terseVersion, r.Version, j.Spec.Name, j.Spec.Group, j.Errno)
-	for _, d := range []int{jobfile.Read, jobfile.Write} {
-		j.Dirs[d].terse(b, j.Spec, groupBW(all, j.Spec.Group, d))
+	for _, d := range j.reported(all) {
+		if d.name != jobfile.DirNames[jobfile.Trim] { // which version 3 has no fields for
+			d.terse(b, j.Spec, d.aggregate)
+		}
 	}
 	user, system := j.cpu()
 	fmt.Fprintf(b, ";%f%%;%f%%;%d;%d;%d", user, system, j.Switches, j.Major, j.Minor)
