@@ -17,6 +17,7 @@ import (
 func newDaemon() *cobra.Command {
 	var confDir, ticket string
 	var show bool
+	sandbox := newSandboxFlag()
 	c := &cobra.Command{
 		Use:   "daemon",
 		Short: "Run the image transfer service, a drop-in for oVirt's",
@@ -35,16 +36,17 @@ SIGINT or SIGTERM lets the running requests finish and ends it.`,
 			if show {
 				return writeJSON(c.OutOrStdout(), cfg.Map())
 			}
-			return runDaemon(c.Context(), cfg, ticket)
+			return runDaemon(c.Context(), cfg, ticket, sandbox.value)
 		},
 	}
 	c.Flags().StringVarP(&confDir, "conf-dir", "c", "/etc/ovirt-imageio", "directory that holds conf.d/*.conf")
 	c.Flags().BoolVar(&show, "show-config", false, "print the configuration in force as JSON, and end")
 	c.Flags().StringVarP(&ticket, "ticket", "t", "", "install the ticket of this JSON file at the start")
+	c.Flags().Var(sandbox, "sandbox", "run no programs, make no files but the log's and gain no privileges: auto (as far as the kernel can), on (or fail) or off")
 	return c
 }
 
-func runDaemon(ctx context.Context, cfg *server.Config, ticket string) error {
+func runDaemon(ctx context.Context, cfg *server.Config, ticket, sandbox string) error {
 	s, err := server.New(cfg, openTicket(cfg))
 	if err != nil {
 		return err
@@ -59,6 +61,11 @@ func runDaemon(ctx context.Context, cfg *server.Config, ticket string) error {
 			return err
 		}
 	}
+	if err := restrictTo(sandbox, daemonNeeds(cfg), s.LogDebug); err != nil {
+		s.Close()
+		return err
+	}
+	confined()
 	return s.Serve(ctx)
 }
 

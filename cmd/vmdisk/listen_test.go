@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -47,10 +48,13 @@ func TestManyStarts(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "s")
 		stale(t, path)
 		var all []*exec.Cmd
-		outs := make([]lockedBuffer, 2*servers)
+		outs := make([]*lockedBuffer, 2*servers)
+		for i := range outs {
+			outs[i] = new(lockedBuffer)
+		}
 		for i := range servers {
 			cmd := exec.Command("vmdisk", "serve", fmt.Sprintf("n%d=mem:%dM", i, i+1), "--nbd", "unix:"+path)
-			cmd.Stdout, cmd.Stderr = &outs[2*i], &outs[2*i+1]
+			cmd.Stdout, cmd.Stderr = outs[2*i], outs[2*i+1]
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -77,6 +81,9 @@ func TestManyStarts(t *testing.T) {
 			t.Errorf("%d servers go on", servers-lost)
 			break
 		}
+		await(t, "the one that is left to announce", func() bool {
+			return slices.ContainsFunc(outs, func(b *lockedBuffer) bool { return strings.Contains(b.String(), "serving") })
+		})
 		announced := 0
 		for i := range servers {
 			if strings.Contains(outs[2*i].String(), "serving") {

@@ -11,6 +11,7 @@ import (
 
 // TestMain makes this test binary answer to the name vmdisk inside scripts.
 func TestMain(m *testing.M) {
+	confined = probeSandbox
 	testscript.Main(m, map[string]func(){"vmdisk": main})
 }
 

@@ -5,21 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vmdisk/vmdisk/diskurl"
+	"github.com/vmdisk/vmdisk/internal/confine"
+	"github.com/vmdisk/vmdisk/internal/unixsock"
 	"github.com/vmdisk/vmdisk/nbd/server"
 )
 
@@ -34,6 +35,7 @@ type serveFlags struct {
 	maps      mapsFlag
 	tls       *choice
 	sockets   socketFlags
+	sandbox   sandboxFlags
 	cert, key string
 	clientCA  string
 	run       string
@@ -84,6 +86,7 @@ Filters (--filter NAME[:KEY=VALUE,...], the first is outermost):
 	fl.Var((*named)(&f.key), "tls-key", "key of the certificate, PEM")
 	fl.Var((*named)(&f.clientCA), "tls-ca", "demand client certificates signed by one of this PEM file")
 	f.sockets.register(fl)
+	f.sandbox.register(fl)
 	fl.StringVar(&f.run, "run", "", "run a shell command with $uri set, end when it ends, with its exit status")
 	fl.StringVar(&f.pidFile, "pid-file", "", "write the process id here once connections are accepted")
 	fl.BoolVar(&f.json, "json", false, "print what is served as JSON")
@@ -115,6 +118,10 @@ func (f *serveFlags) serve(c *cobra.Command, arg []string) (err error) {
 	if err != nil {
 		return err
 	}
+	account, err := f.sandbox.account()
+	if err != nil {
+		return err
+	}
 	exports, err := f.open(ctx, arg)
 	defer func() {
 		for _, e := range exports {
@@ -128,11 +135,11 @@ func (f *serveFlags) serve(c *cobra.Command, arg []string) (err error) {
 	if err != nil {
 		return err
 	}
-	listeners, cleanup, err := f.listen(given, config.TLSMode == server.TLSRequire)
+	listeners, private, err := f.listen(given, config.TLSMode == server.TLSRequire, account)
 	if err != nil {
 		return err
 	}
-	defer cleanup()
+	defer removePrivate(private)
 	level := slog.LevelWarn
 	if f.verbose {
 		level = slog.LevelInfo
@@ -149,21 +156,45 @@ func (f *serveFlags) serve(c *cobra.Command, arg []string) (err error) {
 		return err
 	}
 	served := describe(exports, listeners, config.TLSMode)
+	command, err := f.begin(served, account, config.Log, f.needs(disksOf(arg), listeners, private))
+	if err != nil {
+		closeAll(listeners)
+		return errors.Join(err, srv.Shutdown(ctx), f.removePID())
+	}
 	// Standard output is the command's under --run, and the client's where it
 	// handed over the sockets; unless JSON is asked for.
 	announce := f.json || f.run == "" && len(given) == 0
 	return f.until(ctx, srv, listeners, func(ctx context.Context) error {
 		if announce {
 			if err := f.announce(c.OutOrStdout(), served); err != nil {
+				command.end()
 				return err
 			}
 		}
-		if f.run != "" {
-			return runCommand(ctx, f.run, served[0].URIs[0])
+		if command != nil {
+			return command.wait(ctx)
 		}
 		<-ctx.Done()
 		return nil
 	})
+}
+
+// begin does the last that needs rights, and gives them up.
+func (f *serveFlags) begin(served []servedExport, account *confine.Account, log *slog.Logger, needs confine.Needs) (command *runCommand, err error) {
+	if f.run != "" {
+		if command, err = startCommand(f.run, served[0].URIs[0], account); err != nil {
+			return nil, err
+		}
+	}
+	err = f.writePID()
+	if err == nil {
+		err = f.sandbox.restrict(needs, account, func(lacks string) { log.Info(lacks) })
+	}
+	if err != nil {
+		command.end()
+		return nil, err
+	}
+	return command, nil
 }
 
 // until accepts connections while work lasts, and drains the server after it.
@@ -179,10 +210,7 @@ func (f *serveFlags) until(ctx context.Context, srv *server.Server, listeners []
 		})
 	}
 	group.Go(func() error {
-		err := f.writePID()
-		if err == nil {
-			err = work(inner)
-		}
+		err := work(inner)
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 		defer cancel()
 		return errors.Join(err, srv.Shutdown(late), f.removePID())
@@ -190,9 +218,36 @@ func (f *serveFlags) until(ctx context.Context, srv *server.Server, listeners []
 	return group.Wait()
 }
 
-// listen opens the sockets besides those given and returns what removes their traces.
-func (f *serveFlags) listen(given []net.Listener, guarded bool) ([]net.Listener, func(), error) {
-	nothing := func() {}
+// disksOf are the disks' URLs of serve's arguments.
+func disksOf(arg []string) (disks []string) {
+	for _, a := range arg {
+		if _, rawURL, err := exportArg(a, len(arg) == 1); err == nil {
+			disks = append(disks, rawURL)
+		}
+	}
+	return disks
+}
+
+// removePrivate removes the folder of the socket of --run, which is empty by then.
+func removePrivate(dir string) {
+	if dir != "" {
+		_ = os.Remove(dir)
+	}
+}
+
+// makePrivate makes that folder, for a if that is not nil.
+func makePrivate(a *confine.Account) (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "vmdisk-"); err != nil || a == nil {
+		return dir, err
+	}
+	if err = os.Chown(dir, a.UID, a.GID); err != nil {
+		removePrivate(dir)
+	}
+	return dir, err
+}
+
+// listen opens the sockets besides those given; private is the folder of --run's own.
+func (f *serveFlags) listen(given []net.Listener, guarded bool, account *confine.Account) (_ []net.Listener, private string, _ error) {
 	o, err := f.sockets.options(guarded)
 	if err == nil {
 		err = f.sockets.check(f.nbd, given, f.run != "" && len(f.nbd)+len(given) == 0)
@@ -202,32 +257,32 @@ func (f *serveFlags) listen(given []net.Listener, guarded bool) ([]net.Listener,
 	}
 	if err != nil {
 		closeAll(given)
-		return nil, nil, err
+		return nil, "", err
 	}
 	if len(given) > 0 && len(f.nbd) == 0 {
-		return given, nothing, nil
+		return given, "", nil
 	}
 	addrs := f.nbd
-	cleanup := nothing
 	switch {
 	case len(addrs) > 0:
 	case f.run != "":
-		dir, err := os.MkdirTemp("", "vmdisk-")
-		if err != nil {
-			return nil, nil, err
+		if private, err = makePrivate(account); err != nil {
+			return nil, "", err
 		}
-		cleanup = func() { os.RemoveAll(dir) }
-		addrs = []string{"unix:" + filepath.Join(dir, "sock")}
+		if account != nil {
+			o.Owner = &unixsock.Owner{UID: account.UID, GID: account.GID}
+		}
+		addrs = []string{"unix:" + filepath.Join(private, "sock")}
 	default:
 		addrs = []string{defaultListen}
 	}
 	opened, err := listen(addrs, o)
 	if err != nil {
 		closeAll(given)
-		cleanup()
-		return nil, nil, err
+		removePrivate(private)
+		return nil, "", err
 	}
-	return append(given, opened...), cleanup, nil
+	return append(given, opened...), private, nil
 }
 
 func describe(exports []server.Export, listeners []net.Listener, mode server.TLSMode) []servedExport {
@@ -275,23 +330,9 @@ func (f *serveFlags) removePID() error {
 	if f.pidFile == "" {
 		return nil
 	}
-	return os.Remove(f.pidFile)
-}
-
-// runCommand runs a shell command with $uri set and passes its exit status on.
-func runCommand(ctx context.Context, command, uri string) error {
-	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
-	cmd.Env = append(os.Environ(), "uri="+uri)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = drainTime
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) {
-		return err
+	err := os.Remove(f.pidFile)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) {
+		return nil // the right was given up with --user; the next server writes it anew
 	}
-	if s, ok := exit.Sys().(syscall.WaitStatus); ok && s.Signaled() {
-		return &statusError{status: 128 + int(s.Signal())}
-	}
-	return &statusError{status: exit.ExitCode()}
+	return err
 }

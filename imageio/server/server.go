@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/user"
@@ -53,6 +54,9 @@ func New(cfg *Config, open Opener) (*Server, error) {
 
 // Tickets is the store, for a ticket that is installed at start.
 func (s *Server) Tickets() *Tickets { return s.tickets }
+
+// LogDebug writes a line to the daemon's log.
+func (s *Server) LogDebug(text string) { s.log.log(slog.LevelDebug, "server", "%s", text) }
 
 func (s *Server) openLog() error {
 	var out io.Writer = os.Stderr
