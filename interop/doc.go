@@ -8,8 +8,10 @@
 // boots a kernel in QEMU.
 //
 // A peer that is not installed fails the tests and names the Debian package;
-// `make test` installs them. Two variables of the environment change what is
+// `make test` installs them. Three variables of the environment change what is
 // tested: VMDISK_BIN is another vmdisk than that of the sources, and
 // VMDISK_NEWER_PEERS=1 adds the QEMU and libnbd of a later Debian, which speak
-// extended headers (scripts/mkpeers.sh downloads them once).
+// extended headers (scripts/mkpeers.sh downloads them once). VMDISK_HOSTILE=full has
+// 1,000 hostile clients of each kind for half a minute, and more kinds of them, where the
+// suite has a few hundred for a moment.
 package interop

@@ -124,20 +124,23 @@ func option(f func(net.Conn) error) func(net.Conn) error {
 
 // entered does f in the transmission phase.
 func entered(f func(net.Conn) error) func(net.Conn) error {
-	return option(func(c net.Conn) error {
-		if err := rawnbd.SendOption(c, 7, make([]byte, 6)); err != nil {
+	return option(func(c net.Conn) error { return enter(c, f) })
+}
+
+// enter ends the handshake with GO and does f.
+func enter(c net.Conn, f func(net.Conn) error) error {
+	if err := rawnbd.SendOption(c, 7, make([]byte, 6)); err != nil {
+		return err
+	}
+	for {
+		kind, _, err := rawnbd.ReadReply(c, 7)
+		if err != nil {
 			return err
 		}
-		for {
-			kind, _, err := rawnbd.ReadReply(c, 7)
-			if err != nil {
-				return err
-			}
-			if kind == 1 { // NBD_REP_ACK
-				return f(c)
-			}
+		if kind == 1 { // NBD_REP_ACK
+			return f(c)
 		}
-	})
+	}
 }
 
 // readOver reads the first n bytes of the disk on a connection.
@@ -257,23 +260,7 @@ func TestStructuredOnly(t *testing.T) {
 	}
 	defer func() { _ = c.Close() }()
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
-	err = option(func(c net.Conn) error {
-		if err := rawnbd.SendOption(c, 8, nil); err != nil { // STRUCTURED_REPLY
-			return err
-		}
-		if kind, _, err := rawnbd.ReadReply(c, 8); kind != 1 || err != nil {
-			return errors.Join(err, errors.New("structured replies are refused"))
-		}
-		if err := rawnbd.SendOption(c, 7, make([]byte, 6)); err != nil {
-			return err
-		}
-		for {
-			if kind, _, err := rawnbd.ReadReply(c, 7); kind == 1 || err != nil {
-				return err
-			}
-		}
-	})(c)
-	if err != nil {
+	if err := structured(func(net.Conn) error { return nil })(c); err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range []rawnbd.Command{

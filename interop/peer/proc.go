@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,8 +27,9 @@ const stopGrace = 15 * time.Second
 type Proc struct {
 	Name string
 
-	child  *child.Process
-	stderr *child.Tail
+	child   *child.Process
+	stderr  *child.Tail
+	printed atomic.Int64
 }
 
 // Start runs a program in the background. env is added to the environment,
@@ -34,7 +37,8 @@ type Proc struct {
 func Start(name string, argv []string, env []string, files ...*os.File) (*Proc, error) {
 	p := &Proc{Name: name, stderr: new(child.Tail)}
 	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Stdout, cmd.Stderr = p.stderr, p.stderr
+	cmd.Stdout = io.MultiWriter(p.stderr, counter{&p.printed})
+	cmd.Stderr = cmd.Stdout
 	cmd.Env = append(os.Environ(), env...)
 	cmd.ExtraFiles = files
 	var err error
@@ -52,6 +56,17 @@ func (p *Proc) Done() <-chan struct{} { return p.child.Done() }
 
 // Stderr is the end of what the process has written to stdout and stderr.
 func (p *Proc) Stderr() string { return strings.TrimSpace(p.stderr.String()) }
+
+// Printed is how many bytes the process has written to stdout and stderr.
+func (p *Proc) Printed() int64 { return p.printed.Load() }
+
+// counter counts what is written to it.
+type counter struct{ n *atomic.Int64 }
+
+func (c counter) Write(p []byte) (int, error) {
+	c.n.Add(int64(len(p)))
+	return len(p), nil
+}
 
 // Signal sends a signal to the process.
 func (p *Proc) Signal(sig os.Signal) error { return p.child.Signal(sig) }

@@ -153,15 +153,19 @@ type Command struct {
 
 // Send writes the request.
 func (r Command) Send(c io.Writer) error {
+	_, err := c.Write(append(r.Header(), r.Data...))
+	return err
+}
+
+// Header is the request without its data.
+func (r Command) Header() []byte {
 	be := binary.BigEndian
 	p := be.AppendUint32(nil, 0x25609513)
 	p = be.AppendUint16(p, r.Flags)
 	p = be.AppendUint16(p, r.Type)
 	p = be.AppendUint64(p, r.Cookie)
 	p = be.AppendUint64(p, r.Offset)
-	p = be.AppendUint32(p, r.Length)
-	_, err := c.Write(append(p, r.Data...))
-	return err
+	return be.AppendUint32(p, r.Length)
 }
 
 // ReadSimple reads one simple reply's header: the error number and the cookie.

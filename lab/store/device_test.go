@@ -195,10 +195,10 @@ func TestDeviceHeld(t *testing.T) {
 	if why := s.Missing(t.Context(), onDevices(dev), spec.ClientHost, 1, 0); len(why) != 1 || !strings.Contains(why[0], "is in use") {
 		t.Errorf("a device that is held: %q", why)
 	}
-	time.AfterFunc(50*time.Millisecond, func() { _ = f.Close() })
+	soon := func(f *os.File) { time.AfterFunc(50*time.Millisecond, func() { _ = f.Close() }) }
+	soon(f)
 	set := prepare(t, s, onDevices(dev), spec.ClientHost, 1)
-	f = hold()
-	time.AfterFunc(50*time.Millisecond, func() { _ = f.Close() })
+	soon(hold())
 	if err := set.Close(t.Context()); err != nil {
 		t.Errorf("a device that is held for a moment: %v", err)
 	}
