@@ -143,7 +143,7 @@ func (e *engine) check(o Options) error {
 		return nil
 	}
 	c := newComparer(e.ctx, e.src, e.dst, end, o.RequestSize)
-	p := startProgress(o, "check", end, &c.done)
+	p := startProgress(o, "check", end, &c.done, e.src, e.dst)
 	err := c.run(len(e.workers), 2*o.RequestSize, func(buf []byte) error { return e.checkPart(c, buf) })
 	p.stop()
 	e.total.CheckedBytes = c.done.Load()

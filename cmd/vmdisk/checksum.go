@@ -47,7 +47,7 @@ the disk's blocks; the defaults are those of the oVirt transfer API.`,
 	d.register(c)
 	c.Flags().Var(algorithm, "algorithm", "hash: "+strings.Join(diskcopy.Algorithms(), ", "))
 	c.Flags().Var(&blockSize, "block-size", "bytes hashed at a time; part of what the checksum means")
-	c.Flags().Var(shown, "progress", "progress: auto (a bar on a terminal), bar, json (lines on stdout) or none")
+	c.Flags().Var(shown, "progress", "progress: auto (a bar on a terminal), bar, json (lines on stdout), none, or a descriptor to write \"N/100\" lines to")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return c
 }

@@ -56,7 +56,7 @@ Exit status: 0 equal, 1 different (the first differing offset is printed), 2 any
 	fl.IntVar(&f.depth, "queue-depth", 0, "pairs of requests in flight (0: the default)")
 	fl.BoolVar(&f.strict, "strict", false, "disks of different size differ")
 	fl.BoolVar(&f.json, "json", false, "print the result as JSON")
-	fl.Var(f.progress, "progress", "progress: auto (a bar on a terminal), bar, json (lines on stdout) or none")
+	fl.Var(f.progress, "progress", "progress: auto (a bar on a terminal), bar, json (lines on stdout), none, or a descriptor to write \"N/100\" lines to")
 	registerShared(fl, &f.options)
 	return c
 }

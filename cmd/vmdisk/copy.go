@@ -21,6 +21,7 @@ type copyFlags struct {
 	requestSize, sparse  sizeFlag
 	stats                string
 	json                 bool
+	streams              streams
 }
 
 // replayable is what the NBD driver keeps in order to repeat it to a server that
@@ -52,11 +53,16 @@ file is DST.journal. A copy to a server or a device has one only with --resume, 
 lies beside SRC if that is a local file, else in the current folder, and is named after SRC and DST,
 without what could be a secret (a ticket) in DST.
 
+"-" is standard input or output. It, a pipe and a character device such as /dev/null, at either end, are
+read or written once, from beginning to end; with DST "-" the summary goes to standard error. A new DST gets
+the stream's size; another one has to be large enough. A copy of a stream cannot be resumed.
+
 What is written to a local DST goes to the storage, and leaves the page cache, while the copy goes
 on; --flush off keeps it in memory.`,
 		Example: `  vmdisk copy disk.raw nbd://host/export
   vmdisk copy --verify nbd+unix:///?socket=/run/disk.sock /dev/vg/lv
-  vmdisk copy --resume disk.raw /mnt/backup/disk.raw`,
+  vmdisk copy --resume disk.raw /mnt/backup/disk.raw
+  zcat disk.gz | vmdisk copy --progress=3 - nbd://host/export 3>percents`,
 		Args: args(2, 2, "SRC and DST"),
 		RunE: func(c *cobra.Command, a []string) error { return f.run(c, a[0], a[1]) },
 	}
@@ -94,7 +100,7 @@ func (f *copyFlags) register(c *cobra.Command) {
 	fl.Lookup("resume").NoOptDefVal = resumeCheck
 	fl.StringVar(&f.options.Journal, "journal", "", "record progress here (default: see above)")
 	fl.DurationVar(&f.options.Checkpoint, "checkpoint", 0, "time between two records in the journal, each of which flushes DST (0: the default, 5s)")
-	fl.Var(f.progress, "progress", "progress: auto (a bar on a terminal), bar, json (lines on stdout) or none")
+	fl.Var(f.progress, "progress", "progress: auto (a bar on a terminal), bar, json (lines on stdout), none, or a descriptor to write \"N/100\" lines to")
 	fl.StringVar(&f.stats, "stats", "", "write operations, bytes, phases and times to this file as JSON")
 	fl.BoolVar(&f.json, "json", false, "print the same as JSON")
 	registerShared(fl, &f.src)
@@ -103,21 +109,55 @@ func (f *copyFlags) register(c *cobra.Command) {
 func (f *copyFlags) run(c *cobra.Command, from, to string) error {
 	f.complete(c.Flags().Changed)
 	f.src.TLS, f.dst.TLS = f.src.TLS.Split(from, to)
+	s, from, err := openStreams(c.Context(), from, to)
+	if err != nil {
+		return err
+	}
+	f.streams = s
+	if to == standard {
+		c.SetOut(c.ErrOrStderr()) // standard output is the disk's
+	}
+	var text string
+	var stats diskcopy.Stats
+	if s.any() {
+		if err = f.checkStreams(c.Flags().Changed); err == nil {
+			text, stats, err = f.runStream(c, from, to)
+		}
+	} else {
+		text, stats, err = f.runDisks(c, from, to)
+	}
+	if err = errors.Join(err, s.close()); err != nil {
+		return err
+	}
+	return f.report(c, text, stats)
+}
+
+// runDisks copies from disk to disk.
+func (f *copyFlags) runDisks(c *cobra.Command, from, to string) (text string, stats diskcopy.Stats, err error) {
 	src, err := diskurl.Open(c.Context(), from, f.src)
 	if err != nil {
-		return fmt.Errorf("source: %w", err)
+		return "", stats, fmt.Errorf("source: %w", err)
 	}
 	if src.Size() > replayable && !c.Flags().Changed("reconnect") {
 		f.dst.Reconnect = -1
 	}
-	text, stats, err := f.toTarget(c, src, from, to)
-	if err = errors.Join(err, src.Close()); err != nil {
-		return err
+	if isNull(to) {
+		to = fmt.Sprintf("%s:%d", diskurl.SchemeNull, src.Size())
+	}
+	text, stats, err = f.toTarget(c, src, from, to)
+	return text, stats, errors.Join(err, src.Close())
+}
+
+func (f *copyFlags) report(c *cobra.Command, text string, stats diskcopy.Stats) error {
+	if f.stats != "" {
+		if err := writeStats(f.stats, stats); err != nil {
+			return err
+		}
 	}
 	if f.json {
 		return writeJSON(c.OutOrStdout(), stats)
 	}
-	_, err = fmt.Fprint(c.OutOrStdout(), text)
+	_, err := fmt.Fprint(c.OutOrStdout(), text)
 	return err
 }
 

@@ -35,41 +35,50 @@ type target struct {
 
 // toTarget opens or makes the target, copies, and leaves the target complete, or
 // resumable, or gone if it was new. The target stays open, and by that locked, until it
-// has its name or is gone: who waited for the lock finds that out.
+// has its name or is gone: who waited for the lock finds that out. Without src it is a stream
+// that is copied.
 func (f *copyFlags) toTarget(c *cobra.Command, src *disk.Disk, from, to string) (text string, stats diskcopy.Stats, err error) {
-	t, err := f.openTarget(c, from, to, src.Size())
+	t, err := f.openTarget(c, from, to, src)
 	if err != nil {
 		return "", stats, fmt.Errorf("target: %w", err)
 	}
 	p := newProgress(c, f.progress.value)
 	f.options.Progress = p.report
-	if t.present {
+	f.options.DiscardEmpty = !t.named
+	if t.final != "" {
+		f.options.Publish = t.publish
+	}
+	switch {
+	case t.present:
 		text, stats, err = f.verifyPresent(c.Context(), t, src)
-	} else {
-		f.options.DiscardEmpty = !t.named
-		if t.final != "" {
-			f.options.Publish = t.publish
-		}
+	case src == nil:
+		stats, err = diskcopy.Import(c.Context(), t.disk, f.streams.in, t.final != "", f.options)
+	default:
 		stats, err = diskcopy.Copy(c.Context(), t.disk, src, f.options)
+	}
+	if text == "" {
 		text = copySummary(stats)
 	}
 	p.end()
 	begun := len(stats.Phases) > 0 // else the copy was refused before it touched anything
 	err = errors.Join(t.end(err, begun), t.disk.Close())
-	if f.stats != "" {
+	if f.stats != "" && err != nil {
 		err = errors.Join(err, writeStats(f.stats, stats))
 	}
 	return text, stats, err
 }
 
-func (f *copyFlags) openTarget(c *cobra.Command, from, to string, size int64) (*target, error) {
+func (f *copyFlags) openTarget(c *cobra.Command, from, to string, source *disk.Disk) (*target, error) {
 	u, err := diskurl.Parse(to)
 	if err != nil {
 		return nil, err
 	}
-	src, err := diskurl.Parse(from)
-	if err != nil {
-		return nil, err
+	src, size := diskurl.URL{}, int64(0) // of a stream nothing is known
+	if source != nil {
+		size = source.Size()
+		if src, err = diskurl.Parse(from); err != nil {
+			return nil, err
+		}
 	}
 	if diskurl.Same(src, u) {
 		return nil, fmt.Errorf("%s is the source itself; choose another target", to)
@@ -79,7 +88,9 @@ func (f *copyFlags) openTarget(c *cobra.Command, from, to string, size int64) (*
 	case diskurl.Creatable(u):
 		return f.openPartial(c, t, u, size)
 	case u.Local() && isRegular(u.Path):
-		f.setJournal(u)
+		if source != nil {
+			f.setJournal(u)
+		}
 		return f.openExisting(c, t, u)
 	case f.options.Resume && !t.named:
 		f.options.Journal = defaultJournal(src, u)
@@ -106,9 +117,9 @@ func modeOf(u diskurl.URL) *fs.FileMode {
 }
 
 // setJournal gives a copy to a local file its journal. Without the flush at the
-// end nothing would be worth recording.
+// end nothing would be worth recording; but a stream's only tells what a killed copy left.
 func (f *copyFlags) setJournal(u diskurl.URL) {
-	if f.options.Journal == "" && (!f.options.NoFlush || f.options.Resume) {
+	if f.options.Journal == "" && (!f.options.NoFlush || f.options.Resume || f.streams.in != nil) {
 		f.options.Journal = u.Path + ".journal"
 	}
 }

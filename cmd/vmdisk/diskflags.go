@@ -16,9 +16,11 @@ import (
 type choice struct {
 	value   string
 	allowed []string
+	// other, if not nil, checks what is none of the words.
+	other func(string) error
 }
 
-func newChoice(def string, allowed ...string) *choice { return &choice{def, allowed} }
+func newChoice(def string, allowed ...string) *choice { return &choice{value: def, allowed: allowed} }
 
 func (c *choice) String() string { return c.value }
 
@@ -31,7 +33,14 @@ func (c *choice) Set(s string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("want one of %s", strings.Join(c.allowed, ", "))
+	if c.other == nil {
+		return fmt.Errorf("want one of %s", strings.Join(c.allowed, ", "))
+	}
+	if err := c.other(s); err != nil {
+		return err
+	}
+	c.value = s
+	return nil
 }
 
 // named is a text that is not empty: a variable that is not set, in --tls-ca "$CA", would

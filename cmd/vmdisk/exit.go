@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
+	"os"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/diskcopy"
 	"github.com/vmdisk/vmdisk/diskurl"
 )
 
@@ -88,17 +91,33 @@ func finish(ctx context.Context, cmd *cobra.Command, err error, stderr io.Writer
 // advise says what to do about the common causes, unless the message does.
 func advise(err error) string {
 	text := err.Error()
+	var answer interface{ HTTPStatus() (int, string) }
+	if errors.As(err, &answer) {
+		switch status, _ := answer.HTTPStatus(); status {
+		case http.StatusForbidden, http.StatusUnauthorized:
+			return "the ticket is unknown or expired, or does not allow this: ask for a new one"
+		case http.StatusNotFound:
+			return "check the URL"
+		}
+	}
+	permission, inUse := "check the permissions, or run as root", "end the other user, or read it with --force-share"
+	if os.Geteuid() == 0 {
+		permission = "root may not do this either: check the path and the mount"
+	}
+	if strings.HasPrefix(text, string(diskcopy.Target)+":") {
+		inUse = "end the other user"
+	}
 	for _, a := range []struct {
 		cause  error
 		unless string
 		advice string
 	}{
-		{diskurl.ErrInUse, "force-share", "end the other user, or read it with --force-share"},
+		{diskurl.ErrInUse, "force-share", inUse},
 		{syscall.ETIMEDOUT, "", "see whether the server works, or give it longer (--timeout; bench: --server-timeout)"},
 		{syscall.ECONNREFUSED, "", "start the server, or correct the address"},
 		{fs.ErrExist, "--", "choose another name"},
 		{fs.ErrNotExist, "", "check the path"},
-		{fs.ErrPermission, "", "check the permissions, or run as root"},
+		{fs.ErrPermission, "", permission},
 		{syscall.ENOSPC, "", "free space there and try again"},
 		{disk.ErrReadOnly, "", "choose a writable disk"},
 		{syscall.EROFS, "", "choose a writable disk"},
