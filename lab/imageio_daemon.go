@@ -46,7 +46,7 @@ func (s *imageioStudy) withDaemon(ctx context.Context, zero string, rate int64, 
 	cfg.Local.Enable, cfg.Control.Enable = false, false
 	d := &labDaemon{ca: filepath.Join(s.tmp, "cert.pem"), log: filepath.Join(s.tmp, "daemon.log")}
 	cfg.TLS.CertFile, cfg.TLS.KeyFile = d.ca, filepath.Join(s.tmp, "key.pem")
-	cfg.Log = server.LogConfig{Level: "INFO", File: d.log}
+	cfg.Log = server.LogConfig{Level: "DEBUG", File: d.log}
 	if err := errors.Join(makeCertificate(cfg.TLS.CertFile, cfg.TLS.KeyFile), os.RemoveAll(d.log)); err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ type logged struct {
 }
 
 var (
-	requestLine = regexp.MustCompile(`^(\S+ \S+) INFO +\[\w+\] \[\S+\] ([A-Z]+) ticket=`)
+	requestLine = regexp.MustCompile(`^(\S+ \S+) (?:INFO|DEBUG) +\[\w+\] \[\S+\] ([A-Z]+) ticket=`)
 	operations  = regexp.MustCompile(`\[(?:read|write|zero|flush) (\d+) ops, ([0-9.]+) s`)
 )
 

@@ -47,7 +47,7 @@ func TestReadLog(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	text := `2018-08-12 01:27:30,000 INFO    [services] remote.service listening on 127.0.0.1:1
 2018-08-12 01:27:32,500 INFO    [images] [10.0.0.1] OPTIONS ticket=8f30a6b0 transfer=x
-2018-08-12 01:27:33,000 INFO    [images] [10.0.0.1] WRITE ticket=8f30a6b0 size=5 offset=0 flush=n transfer=x
+2018-08-12 01:27:33,000 DEBUG   [images] [10.0.0.1] WRITE ticket=8f30a6b0 size=5 offset=0 flush=n transfer=x
 2018-08-12 01:27:34,000 INFO    [images] [10.0.0.1] FLUSH ticket=8f30a6b0 transfer=x
 2018-08-12 01:27:35,000 INFO    [http] CLOSE connection=1 client=10.0.0.1 [connection 1 ops, 2.500000 s] [write 3 ops, 0.300000 s, 12.00 MiB, 10.91 MiB/s] [flush 1 ops, 0.100000 s]
 `

@@ -2,7 +2,9 @@ package server
 
 import (
 	"context"
+	"errors"
 	"strconv"
+	"strings"
 
 	"github.com/vmdisk/vmdisk/diskcopy"
 	"github.com/vmdisk/vmdisk/imageio/pyjson"
@@ -29,8 +31,10 @@ func getChecksum(c *conn, req *request, w *response, id string) error {
 	}
 	block := int64(defaultBlock)
 	if text, ok := req.query["block_size"]; ok {
-		if block, err = strconv.ParseInt(text, 10, 64); err != nil {
-			return failf(400, "Invalid block size: '%.40s'", text)
+		if block, err = strconv.ParseInt(strings.TrimSpace(text), 10, 64); errors.Is(err, strconv.ErrRange) {
+			block = maxBlock + 1
+		} else if err != nil {
+			return failf(400, "Invalid block size: %.80s", pyjson.Repr(text))
 		}
 	}
 	if block < minBlock || block > maxBlock {
@@ -45,9 +49,13 @@ func getChecksum(c *conn, req *request, w *response, id string) error {
 	}
 	c.svc.log.info("checksum", "[%s] CHECKSUM ticket=%s transfer=%s algorithm=%s block_size=%d", c.client, logID(id), t.spec.TransferID, algorithm, block)
 	var sum diskcopy.Digest
-	// What is read for it is not transferred, so it does not count in op.
-	err = c.run(t, "checksum", 0, func(ctx context.Context, _ *operation) error {
-		sum, err = diskcopy.Checksum(ctx, d, diskcopy.ChecksumOptions{Algorithm: algorithm, BlockSize: block})
+	// To the original what was read for it is transferred, too.
+	err = c.run(t, "checksum", 0, func(ctx context.Context, op *operation) error {
+		sum, err = diskcopy.Checksum(ctx, d, diskcopy.ChecksumOptions{Algorithm: algorithm, BlockSize: block,
+			Progress: func(p diskcopy.Progress) { op.done.Store(p.Done) }})
+		if err == nil {
+			op.done.Store(d.Size())
+		}
 		return err
 	})
 	if err != nil {

@@ -177,6 +177,9 @@ func (c *conn) continueHook(req *request) func() error {
 // finish answers an error, and decides whether the stream of requests is still
 // in step.
 func (c *conn) finish(req *request, w *response, err error) bool {
+	if req != nil {
+		req.body.onRead = nil // an interim answer comes before the final one or not at all
+	}
 	if err == nil && !w.started {
 		err = w.send(nil)
 	} else if err != nil && !w.started {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math"
+	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -72,41 +74,51 @@ func (s *service) imageMethods() map[string]handler {
 
 func optionsImage(c *conn, req *request, w *response, id string) error {
 	s := c.svc
-	var answer pyjson.Object
-	if s.cfg.Local.Enable {
-		answer = answer.With("unix_socket", s.cfg.Local.Socket)
-	}
-	allow, features := "OPTIONS,GET,PUT,PATCH", writeFeatures
+	var t *Ticket
+	var d *disk.Disk
 	if id == "*" {
 		s.log.info("images", "[%s] OPTIONS ticket=*", c.client)
 	} else {
-		t, d, err := c.image(id, "read")
-		if err != nil {
+		var err error
+		if t, d, err = c.image(id, "read"); err != nil {
 			return err
 		}
 		s.log.info("images", "[%s] OPTIONS ticket=%s transfer=%s", c.client, logID(id), t.spec.TransferID)
 		t.touch()
-		if !t.may("write") {
-			allow, features = "OPTIONS,GET", readFeatures
-		}
+	}
+	allow, features := s.features(t, d)
+	var answer pyjson.Object
+	if s.cfg.Local.Enable {
+		answer = answer.With("unix_socket", s.cfg.Local.Socket)
+	}
+	answer = answer.With("features", features)
+	if t != nil {
+		answer = answer.With("max_readers", s.cfg.Daemon.MaxConnections, "max_writers", maxWriters(s.cfg, t))
 		if s.nbd != nil {
 			answer = answer.With("nbd_url", s.nbd.url(req.header["host"], id))
 		}
-		answer = answer.With("max_readers", s.cfg.Daemon.MaxConnections)
-		answer = answer.With("max_writers", maxWriters(s.cfg, t, d))
-		if id := imageID(d); s.cfg.Daemon.Extensions && id != "" {
-			answer = answer.With("image_id", id)
-		}
-		if s.cfg.Daemon.Extensions && t.mayDiscard(d) {
-			features = append(features[:len(features):len(features)], discardFeature)
+		if image := imageID(d); s.cfg.Daemon.Extensions && image != "" {
+			answer = answer.With("image_id", image)
 		}
 	}
-	if s.cfg.Daemon.Extensions {
-		features = append(features[:len(features):len(features)], extensionFeatures...)
-	}
-	answer = answer.With("features", features)
 	w.set("allow", allow)
 	return w.sendJSON(answer)
+}
+
+// features are those of a ticket, or without one of any.
+func (s *service) features(t *Ticket, d *disk.Disk) (allow string, features []string) {
+	allow, features = "OPTIONS,GET,PUT,PATCH", writeFeatures
+	if t != nil && !t.may("write") {
+		allow, features = "OPTIONS,GET", readFeatures
+	}
+	if !s.cfg.Daemon.Extensions {
+		return allow, features
+	}
+	features = features[:len(features):len(features)]
+	if t != nil && t.mayDiscard(d) {
+		features = append(features, discardFeature)
+	}
+	return allow, append(features, extensionFeatures...)
 }
 
 // imageID tells clients whether two tickets are for one image, so that a
@@ -123,9 +135,11 @@ func imageID(d *disk.Disk) string {
 
 // maxWriters: the original has one writer on regular files. Ours lock ranges,
 // so several are safe on any disk.
-func maxWriters(cfg *Config, t *Ticket, d *disk.Disk) int {
-	if !cfg.Daemon.Extensions && t.url.Scheme == "file" && d.Info().Min <= 1 {
-		return 1
+func maxWriters(cfg *Config, t *Ticket) int {
+	if !cfg.Daemon.Extensions && t.url.Scheme == "file" {
+		if info, err := os.Stat(t.url.Path); err == nil && info.Mode().IsRegular() {
+			return 1
+		}
 	}
 	return cfg.Daemon.MaxConnections
 }
@@ -160,19 +174,19 @@ var rangeForm = regexp.MustCompile(`^bytes=(\d*)-(\d*)$`)
 func parseRange(text string) (byteRange, error) {
 	m := rangeForm.FindStringSubmatch(text)
 	if m == nil {
-		return byteRange{}, failf(416, "Cannot satisfy range '%.100s', invalid range or multiple ranges", text)
+		return byteRange{}, failf(416, "Cannot satisfy range %.200s, invalid range or multiple ranges", pyjson.Repr(text))
 	}
 	if m[1] == "" {
-		n, err := strconv.ParseInt(m[2], 10, 64)
-		if err != nil || n == 0 {
-			return byteRange{}, failf(416, "Cannot satisfy range '%.100s', no first or last", text)
+		n := clampInt(m[2]) // none: 0
+		if n == 0 {
+			return byteRange{}, failf(416, "Cannot satisfy range %.200s, no first or last", pyjson.Repr(text))
 		}
 		return byteRange{-n, -1}, nil
 	}
 	first, last := clampInt(m[1]), int64(-1)
 	if m[2] != "" {
 		if last = clampInt(m[2]); first > last {
-			return byteRange{}, failf(416, "Cannot satisfy range '%.100s', first > last", text)
+			return byteRange{}, failf(416, "Cannot satisfy range %.200s, first > last", pyjson.Repr(text))
 		}
 	}
 	return byteRange{first, last}, nil
@@ -181,10 +195,10 @@ func parseRange(text string) (byteRange, error) {
 // clampInt reads digits; beyond int64 all positions are out of range alike.
 func clampInt(digits string) int64 {
 	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil {
-		return math.MaxInt64 - 1
+	if errors.Is(err, strconv.ErrRange) {
+		n = math.MaxInt64
 	}
-	return n
+	return min(n, math.MaxInt64-1)
 }
 
 func headImage(c *conn, req *request, w *response, id string) error {
@@ -226,7 +240,7 @@ func getImage(c *conn, req *request, w *response, id string) error {
 		w.status = 206
 		w.set("content-range", fmt.Sprintf("bytes %d-%d/%d", off, off+n-1, t.spec.Size))
 	}
-	c.svc.log.info("images", "[%s] READ ticket=%s size=%d offset=%d transfer=%s", c.client, logID(id), n, off, t.spec.TransferID)
+	c.svc.log.debug("images", "[%s] READ ticket=%s size=%d offset=%d transfer=%s", c.client, logID(id), n, off, t.spec.TransferID)
 	return c.run(t, "read", off, func(ctx context.Context, op *operation) error {
 		return c.transmit(ctx, op, d, w, n)
 	})
@@ -267,14 +281,14 @@ var contentRangeForm = regexp.MustCompile(`^bytes (\d+)-(\d+|\*)/(\d+|\*)$`)
 func contentOffset(text string) (int64, error) {
 	m := contentRangeForm.FindStringSubmatch(text)
 	if m == nil {
-		return 0, failf(400, "Invalid Content-Range '%.100s'", text)
+		return 0, failf(400, "Invalid Content-Range %.200s", pyjson.Repr(text))
 	}
 	first := clampInt(m[1])
 	if m[2] != "*" && clampInt(m[2]) < first {
-		return 0, failf(400, "Invalid Content-Range '%.100s', first > last", text)
+		return 0, failf(400, "Invalid Content-Range %.200s, first > last", pyjson.Repr(text))
 	}
 	if m[2] != "*" && m[3] != "*" && clampInt(m[2]) >= clampInt(m[3]) {
-		return 0, failf(400, "Invalid Content-Range '%.100s', last >= complete", text)
+		return 0, failf(400, "Invalid Content-Range %.200s, last >= complete", pyjson.Repr(text))
 	}
 	return first, nil
 }
@@ -305,7 +319,7 @@ func putImage(c *conn, req *request, w *response, id string) error {
 	if err := t.allowed(off, max(size, 0)); err != nil {
 		return err
 	}
-	c.svc.log.info("images", "[%s] WRITE ticket=%s size=%d offset=%d flush=%s transfer=%s", c.client, logID(id), size, off, flush, t.spec.TransferID)
+	c.svc.log.debug("images", "[%s] WRITE ticket=%s size=%d offset=%d flush=%s transfer=%s", c.client, logID(id), size, off, flush, t.spec.TransferID)
 	return c.run(t, "write", off, func(ctx context.Context, op *operation) error {
 		if err := c.receive(ctx, op, d, req, size, t.spec.Size-off); err != nil {
 			return err

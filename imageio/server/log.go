@@ -40,6 +40,9 @@ func (l *logger) log(level slog.Level, part, format string, args ...any) {
 	l.s.Log(context.Background(), level, fmt.Sprintf(format, args...), partKey, part)
 }
 
+func (l *logger) debug(part, format string, args ...any) {
+	l.log(slog.LevelDebug, part, format, args...)
+}
 func (l *logger) info(part, format string, args ...any) { l.log(slog.LevelInfo, part, format, args...) }
 func (l *logger) warn(part, format string, args ...any) { l.log(slog.LevelWarn, part, format, args...) }
 func (l *logger) error(part, format string, args ...any) {
@@ -110,25 +113,14 @@ func (h *lineHandler) WithGroup(string) slog.Handler { return h }
 // logID is as much of a ticket's id as a log may show.
 func logID(id string) string { return prefix(id, 8) }
 
-var idInPath = regexp.MustCompile(`^(/(?:images|tickets)/)([^/]+)`)
+var idInError = regexp.MustCompile(`(?:No such ticket:? ['"]?|/(?:images|tickets)/)([^'"\s/]+)`)
 
-// hideID shortens the ticket's id in a path.
-func hideID(path string) string {
-	return idInPath.ReplaceAllStringFunc(path, func(s string) string {
-		m := idInPath.FindStringSubmatch(s)
-		return m[1] + logID(m[2]) + "…"
-	})
-}
-
-var idInError = regexp.MustCompile(`No such ticket:? '?([^'\s]+)`)
-
-// hideError does it in the messages that name one.
+// hideError shortens the tickets' ids in a message, those within paths too.
 func hideError(message string) string {
-	m := idInError.FindStringSubmatchIndex(message)
-	if m == nil {
-		return message
-	}
-	return message[:m[2]] + logID(message[m[2]:m[3]]) + "…" + message[m[3]:]
+	return idInError.ReplaceAllStringFunc(message, func(s string) string {
+		m := idInError.FindStringSubmatchIndex(s)
+		return s[:m[2]] + logID(s[m[2]:m[3]]) + "…"
+	})
 }
 
 // rotatingFile is a log file that is renamed to FILE.1 … FILE.N as it grows past

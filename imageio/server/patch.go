@@ -57,7 +57,7 @@ func (c *conn) zeroImage(id string, m message) error {
 	if err := t.allowed(off, n); err != nil {
 		return err
 	}
-	c.svc.log.info("images", "[%s] ZERO ticket=%s size=%d offset=%d flush=%t transfer=%s", c.client, logID(id), n, off, flush, t.spec.TransferID)
+	c.svc.log.debug("images", "[%s] ZERO ticket=%s size=%d offset=%d flush=%t transfer=%s", c.client, logID(id), n, off, flush, t.spec.TransferID)
 	return c.run(t, "zero", off, func(ctx context.Context, op *operation) error {
 		if err := zeroSteps(ctx, op, d, n, t.spec.Sparse); err != nil {
 			return err
@@ -119,7 +119,7 @@ func (c *conn) discardImage(id string, m message) error {
 	if !t.mayDiscard(d) {
 		return failf(400, "Unsupported value 'discard' for 'op': the ticket is not sparse, or its storage cannot")
 	}
-	c.svc.log.info("images", "[%s] DISCARD ticket=%s size=%d offset=%d flush=%t transfer=%s", c.client, logID(id), n, off, flush, t.spec.TransferID)
+	c.svc.log.debug("images", "[%s] DISCARD ticket=%s size=%d offset=%d flush=%t transfer=%s", c.client, logID(id), n, off, flush, t.spec.TransferID)
 	return c.run(t, "discard", off, func(ctx context.Context, op *operation) error {
 		if here := min(n, d.Size()-off); here > 0 { // beyond the end nothing is allocated
 			if err := d.Trim(ctx, off, here, 0); err != nil {

@@ -469,7 +469,7 @@ func waitFor(t *testing.T, ok func() bool) {
 
 // No log line shows a ticket's id whole, and every request has its line.
 func TestLogHidesTickets(t *testing.T) {
-	d := startDaemon(t, nil)
+	d := startDaemon(t, func(c *Config) { c.Log.Level = "DEBUG" })
 	id := d.ticket(d.image("disk", make([]byte, 4096)), 4096, nil)
 	for _, method := range []string{"OPTIONS", "GET", "POST"} {
 		d.do(http.DefaultClient, method, d.remote+"/images/"+id, nil)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/imageio/pyjson"
 )
 
 // handler answers the requests of one resource; rest is what the route's
@@ -67,7 +68,7 @@ type service struct {
 // dispatch finds the handler for a request.
 func (s *service) dispatch(c *conn, req *request, w *response) error {
 	if !knownMethods[req.method] {
-		return failf(405, "Invalid method '%.40s'", req.method)
+		return failf(405, "Invalid method %.80s", pyjson.Repr(req.method))
 	}
 	for i := range s.routes {
 		rest, ok := s.routes[i].match(req.path)
@@ -76,11 +77,11 @@ func (s *service) dispatch(c *conn, req *request, w *response) error {
 		}
 		h := s.routes[i].methods[req.method]
 		if h == nil {
-			return failf(405, "Method '%s' not defined for '%s'", req.method, hideID(req.path))
+			return failf(405, "Method '%s' not defined for %s", req.method, pyjson.Repr(req.path))
 		}
 		return h(c, req, w, rest)
 	}
-	return failf(404, "No handler for '%.200s'", hideID(req.path))
+	return failf(404, "No handler for %.400s", pyjson.Repr(req.path))
 }
 
 // explain turns any error into the answer the client gets; what is not the

@@ -3,12 +3,17 @@ package server
 import (
 	"bufio"
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
+	"math"
+	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
+
+	"github.com/vmdisk/vmdisk/imageio/pyjson"
 )
 
 // Bounds of a request's head. The request line's is the original's; the rest
@@ -78,6 +83,11 @@ func readRequest(r *bufio.Reader) (*request, error) {
 
 // readLine reads up to LF and drops the line's end; ErrBufferFull beyond limit.
 func readLine(r *bufio.Reader, limit int) ([]byte, error) {
+	line, err := readToLF(r, limit)
+	return bytes.TrimSuffix(line, []byte{'\r'}), err
+}
+
+func readToLF(r *bufio.Reader, limit int) ([]byte, error) {
 	var line []byte
 	for {
 		part, err := r.ReadSlice('\n')
@@ -94,38 +104,92 @@ func readLine(r *bufio.Reader, limit int) ([]byte, error) {
 			}
 			return nil, err
 		}
-		return bytes.TrimSuffix(line[:len(line)-1], []byte{'\r'}), nil
+		return line[:len(line)-1], nil
 	}
+}
+
+// chunkLine reads a line of a chunked body, where LF alone ends none: a size that one
+// program takes to end there and another does not hides a request.
+func chunkLine(r *bufio.Reader, limit int) (string, error) {
+	line, err := readToLF(r, limit)
+	if err != nil {
+		return "", err
+	}
+	text, ok := strings.CutSuffix(string(line), "\r")
+	if !ok || hasControl(text) {
+		return "", errors.New("a line that does not end in CR LF, or with control characters")
+	}
+	return text, nil
 }
 
 func (q *request) parseLine(line string) error {
 	parts := strings.Split(line, " ")
-	if len(parts) != 3 || parts[0] == "" || parts[1] == "" {
-		return fatalf(400, "Bad request syntax (%.200q)", line)
+	if len(parts) != 3 || !isToken(parts[0]) || parts[1] == "" || hasControl(line) {
+		return fatalf(400, "Bad request syntax (%.400s)", pyjson.Repr(latin1(line)))
 	}
-	q.method, q.target = parts[0], parts[1]
-	switch parts[2] {
-	case "HTTP/1.1":
-		q.minor = 1
-	case "HTTP/1.0":
-	default:
-		return fatalf(505, "Invalid HTTP version (%.20q)", parts[2])
+	q.method, q.target = parts[0], latin1(parts[1])
+	minor, ok := strings.CutPrefix(parts[2], "HTTP/1.")
+	if n, err := strconv.ParseUint(minor, 10, 16); !ok || err != nil {
+		return fatalf(505, "Invalid HTTP version (%.40s)", pyjson.Repr(latin1(parts[2])))
+	} else if n > 0 {
+		q.minor = 1 // a higher one is to be taken for the highest known
 	}
 	path, query, _ := strings.Cut(q.target, "?")
-	var err error
-	if q.path, err = url.PathUnescape(path); err != nil {
-		return fatalf(400, "Bad request path: %v", err)
+	if rest := strings.TrimLeft(path, "/"); len(path)-len(rest) > 1 {
+		path = "/" + rest
 	}
+	q.path = unquote(path)
 	q.query = map[string]string{}
 	for pair := range strings.SplitSeq(query, "&") {
-		k, v, _ := strings.Cut(pair, "=")
-		key, err := url.QueryUnescape(k)
-		value, err2 := url.QueryUnescape(v)
-		if err == nil && err2 == nil && key != "" {
-			q.query[key] = value
-		}
+		k, v, _ := strings.Cut(strings.ReplaceAll(pair, "+", " "), "=")
+		q.query[unquote(k)] = unquote(v)
 	}
 	return nil
+}
+
+// unquote decodes %XX as the original does: what is no escape stays as it is, and what is
+// no UTF-8 then is replaced.
+func unquote(s string) string {
+	if !strings.Contains(s, "%") {
+		return s
+	}
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] == '%' && i+3 <= len(s) {
+			if c, err := hex.DecodeString(s[i+1 : i+3]); err == nil {
+				b, i = append(b, c[0]), i+2
+				continue
+			}
+		}
+		b = append(b, s[i])
+	}
+	return strings.ToValidUTF8(string(b), "\ufffd")
+}
+
+// latin1 is the text of a head, whose every byte is one character to the original.
+func latin1(s string) string {
+	var b []byte
+	for i := range len(s) {
+		b = utf8.AppendRune(b, rune(s[i]))
+	}
+	return string(b)
+}
+
+// isToken: names of methods and headers (RFC 9110, 5.6.2).
+func isToken(s string) bool {
+	for i := range len(s) {
+		c := s[i] | 0x20
+		if (c < 'a' || c > 'z') && (s[i] < '0' || s[i] > '9') && strings.IndexByte("!#$%&'*+-.^_`|~", s[i]) < 0 {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// hasControl finds what other programs may take for the end of a line or of a text: NUL,
+// CR, VT and their like. Behind a proxy that does, one request would be two.
+func hasControl(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f })
 }
 
 func (q *request) readHeader(r *bufio.Reader) error {
@@ -153,10 +217,10 @@ func (q *request) addHeader(line string) error {
 	name, value, ok := strings.Cut(line, ":")
 	// White space before the colon and folded lines are what request smuggling
 	// is made of (RFC 9112, 5.1 and 5.2).
-	if !ok || name == "" || strings.ContainsAny(name, " \t") {
-		return fatalf(400, "Bad header line (%.100q)", line)
+	if !ok || !isToken(name) || hasControl(value) {
+		return fatalf(400, "Bad header line (%.200s)", pyjson.Repr(latin1(line)))
 	}
-	name, value = strings.ToLower(name), strings.TrimSpace(value)
+	name, value = strings.ToLower(name), latin1(strings.Trim(value, " \t"))
 	if old, dup := q.header[name]; dup {
 		if name == "content-length" && old != value || name == "transfer-encoding" {
 			return fatalf(400, "Contradicting %s headers", name)
@@ -177,29 +241,52 @@ func (q *request) frame() error {
 	case encoded && sized:
 		return fatalf(400, "Both Transfer-Encoding and Content-Length")
 	case encoded && !strings.EqualFold(encoding, "chunked"):
-		return fatalf(400, "Unsupported Transfer-Encoding %.40q", encoding)
+		return fatalf(400, "Unsupported Transfer-Encoding %.80s", pyjson.Repr(encoding))
 	case encoded:
 		q.chunked = true
 	case sized:
-		n, err := strconv.ParseInt(text, 10, 64)
-		if err != nil || text[0] == '+' || text[0] == '-' && n == 0 {
-			return fatalf(400, "Invalid Content-Length: %.40q", text)
-		}
-		if n < 0 {
-			return fatalf(400, "Negative Content-Length: %.40q", text)
+		n, err := contentLength(text)
+		if err != nil {
+			return err
 		}
 		q.length = n
 	}
 	return nil
 }
 
+var digitsForm = regexp.MustCompile(`^-?[0-9]+$`)
+
+// contentLength takes digits alone, however many: what is beyond an int64 is larger than
+// any ticket allows, and refused by that.
+func contentLength(text string) (int64, error) {
+	if !digitsForm.MatchString(text) || text == "-0" {
+		return 0, fatalf(400, "Invalid Content-Length: %.80s", pyjson.Repr(text))
+	}
+	if text[0] == '-' {
+		return 0, fatalf(400, "Negative Content-Length: %.40s", text)
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return math.MaxInt64, nil
+	}
+	return n, nil
+}
+
 // keepAlive reports whether the client wants to send more requests.
 func (q *request) keepAlive() bool {
-	tokens := strings.ToLower(q.header["connection"])
-	if q.minor == 0 {
-		return strings.Contains(tokens, "keep-alive")
+	has := func(token string) bool {
+		for t := range strings.SplitSeq(strings.ToLower(q.header["connection"]), ",") {
+			if strings.Trim(t, " \t") == token {
+				return true
+			}
+		}
+		return false
 	}
-	return !strings.Contains(tokens, "close")
+	if q.minor == 0 {
+		// HTTP/1.0 knows no chunks: a proxy may have seen another body (RFC 9112, 6.1).
+		return has("keep-alive") && !has("close") && !q.chunked
+	}
+	return !has("close")
 }
 
 // body reads a request's body from the connection, and never a byte more.
@@ -248,26 +335,26 @@ func (b *body) done() bool { return b.left == 0 && (!b.chunked || b.ended) }
 
 func (b *body) nextChunk() error {
 	if b.started {
-		if line, err := readLine(b.r, 2); err != nil || len(line) != 0 {
+		if line, err := chunkLine(b.r, 2); err != nil || line != "" {
 			return fatalf(400, "Bad end of a chunk")
 		}
 	}
 	b.started = true
-	line, err := readLine(b.r, 256)
+	line, err := chunkLine(b.r, 256)
 	if err != nil {
 		return fatalf(400, "Bad chunk header: %v", err)
 	}
-	text, _, _ := strings.Cut(string(line), ";")
-	n, err := strconv.ParseUint(strings.TrimSpace(text), 16, 62)
+	text, _, _ := strings.Cut(line, ";")
+	n, err := strconv.ParseUint(strings.TrimRight(text, " \t"), 16, 62)
 	if err != nil {
-		return fatalf(400, "Bad chunk size %.40q", text)
+		return fatalf(400, "Bad chunk size %.80s", pyjson.Repr(latin1(text)))
 	}
 	if b.left = int64(n); n > 0 {
 		return nil
 	}
 	b.ended = true
 	for total := 0; ; {
-		line, err := readLine(b.r, maxHeaderBytes-total)
+		line, err := chunkLine(b.r, maxHeaderBytes-total)
 		if err != nil {
 			return fatalf(400, "Bad trailer: %v", err)
 		}

@@ -29,7 +29,7 @@ func StartDaemon(bin, dir string, tls bool, conf string) (*Daemon, error) {
 	}
 	d := &Daemon{Dir: sub, bin: bin}
 	text := fmt.Sprintf("[daemon]\ndrop_privileges = false\n[tls]\nenable = %t\nkey_file = %s\ncert_file = %s\n[backend_file]\ncache = writeback\n"+
-		"[remote]\nhost = 127.0.0.1\nport = 0\n[local]\nsocket = %s\n[control]\nsocket = %s\n[handler_logfile]\nargs = (%q,)\n",
+		"[remote]\nhost = 127.0.0.1\nport = 0\n[local]\nsocket = %s\n[control]\nsocket = %s\n[logger_root]\nlevel = DEBUG\n[handler_logfile]\nargs = (%q,)\n",
 		tls, d.file("server-key.pem"), d.file("server-cert.pem"), d.LocalSocket(), d.file("control"), d.Log())
 	err = errors.Join(Certs(sub), os.MkdirAll(d.file("etc/conf.d"), 0o755),
 		os.WriteFile(d.file("etc/conf.d/50-base.conf"), []byte(text), 0o600),
