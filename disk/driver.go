@@ -97,6 +97,10 @@ type Info struct {
 	// bytes. Offsets that reach the driver are multiples of it, and so are lengths,
 	// except that a request may end at Size.
 	Min int64
+	// MinAssumed: nobody demands Min, it is a guess that works with every server. Where
+	// part of a block is to be written and the block cannot be read, the part alone is
+	// tried.
+	MinAssumed bool
 	// Preferred is the unit below which I/O costs extra (0: unknown).
 	Preferred int64
 	// Bulk is the length below which the reads and writes of a long transfer cost
@@ -217,7 +221,8 @@ type FileRanger interface {
 	FileRange(off, n int64, write bool) (FileRange, bool)
 }
 
-// Cacher is optional: advice that the range will be read soon.
+// Cacher is optional: advice that the range will be read soon; in whole blocks, of
+// any length.
 type Cacher interface {
 	Cache(ctx context.Context, off, n int64) error
 }

@@ -177,6 +177,9 @@ func (d *Disk) writePartial(ctx context.Context, l *limits, p []byte, off int64,
 	defer bounces.Put(buf)
 	block := (*buf)[:length]
 	if err := d.drv.ReadAt(ctx, block, first); err != nil {
+		if l.MinAssumed && !isCancel(err) {
+			return d.drv.WriteAt(ctx, p, off, f)
+		}
 		return err
 	}
 	copy(block[off-first:], p)

@@ -175,7 +175,7 @@ func TestChecksumDefault(t *testing.T) {
 func TestChecksumErrors(t *testing.T) {
 	t.Parallel()
 	d := memDisk(t, mib)
-	for _, o := range []ChecksumOptions{{Algorithm: "md5"}, {BlockSize: 4095}, {BlockSize: -4096}, {BlockSize: 65 << 20}, {Workers: -1}} {
+	for _, o := range []ChecksumOptions{{Algorithm: "md4"}, {BlockSize: 4095}, {BlockSize: -4096}, {BlockSize: 65 << 20}, {Workers: -1}} {
 		if _, err := Checksum(context.Background(), d, o); err == nil {
 			t.Errorf("%+v: no error", o)
 		}

@@ -140,8 +140,11 @@ func (w *worker) zero(off, n int64) error {
 	return nil
 }
 
-// zeroWhereNot zeroes the parts of a range that the target does not know as zeros.
+// zeroWhereNot zeroes the parts of a range that the target does not know as zeros,
+// widened to its blocks where the range allows it: part of a block would have to be
+// read.
 func (w *worker) zeroWhereNot(off, n int64) error {
+	zeroed, end, unit := off, off+n, max(w.e.plan.min, 1)
 	for n > 0 {
 		ext, err := w.e.dst.Extents(w.e.io, disk.Allocation, off, n, w.ext[:0])
 		if err != nil {
@@ -154,9 +157,12 @@ func (w *worker) zeroWhereNot(off, n int64) error {
 				break
 			}
 			if w.e.plan.enough(x.Flags) {
-				w.counts.Skip.add(part)
-			} else if err := w.zero(off, part); err != nil {
-				return err
+				w.counts.Skip.add(max(0, off+part-max(off, zeroed)))
+			} else if from, to := max(zeroed, off-off%unit), min(end, (off+part+unit-1)/unit*unit); from < to {
+				if err := w.zero(from, to-from); err != nil {
+					return err
+				}
+				zeroed = to
 			}
 			off, n = off+part, n-part
 		}

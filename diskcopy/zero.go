@@ -163,6 +163,9 @@ func (e *engine) askTarget(s span) error {
 			break
 		}
 	}
+	if off < s.end() {
+		off -= off % max(e.plan.min, 1) // the map may be finer than what can be written
+	}
 	if off > s.off {
 		e.plan.known = append(e.plan.known, span{off: s.off, n: off - s.off})
 	}

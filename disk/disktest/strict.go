@@ -10,12 +10,12 @@ import (
 
 // Strict puts a layer over child whose Info edit may change at will (smaller
 // limits, larger blocks, fewer capabilities; never more than child has) and
-// which fails every request that its own Info does not allow. It has none of the
-// optional interfaces, so everything goes the plain way. The returned counter
+// which fails every request that its own Info does not allow. Of the optional
+// interfaces it has disk.Cacher alone, so all else goes the plain way. The returned counter
 // tells what reached the layer.
 func Strict(child *disk.Disk, edit func(*disk.Info)) (*disk.Disk, *Counts) {
 	s := &strict{child: child, in: child.Info()}
-	s.in.ID = ""
+	s.in.ID, s.in.Cache = "", disk.Native
 	edit(&s.in)
 	return disk.New(s, "strict:"+child.Name()), &s.counts
 }
@@ -99,6 +99,13 @@ func (s *strict) Extents(ctx context.Context, m disk.MapName, off, n int64, dst 
 		return dst, err
 	}
 	return s.child.Extents(ctx, m, off, n, dst)
+}
+
+func (s *strict) Cache(ctx context.Context, off, n int64) error {
+	if err := s.allowed("cache", off, n, s.in.Min, 0, disk.Native); err != nil {
+		return err
+	}
+	return s.child.Cache(ctx, off, n)
 }
 
 func (s *strict) Close() error { return s.child.Close() }

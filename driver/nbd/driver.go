@@ -71,7 +71,7 @@ func newInfo(cfg *Config, e *client.Export, limit int64) disk.Info {
 		return disk.None
 	}
 	in := disk.Info{
-		Size: e.Size, Min: int64(e.Min), Preferred: int64(e.Preferred), MaxIO: int64(e.Max),
+		Size: e.Size, Min: int64(e.Min), MinAssumed: !e.BlockSizes, Preferred: int64(e.Preferred), MaxIO: int64(e.Max),
 		MaxZero: limit, MaxTrim: limit, TrimAlign: int64(e.Min),
 		Volatile:  e.Has(wire.FlagSendFlush),
 		ReadOnly:  cfg.ReadOnly || e.Has(wire.FlagReadOnly),

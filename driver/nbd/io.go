@@ -125,13 +125,27 @@ func (d *Driver) Extents(ctx context.Context, m disk.MapName, off, n int64, dst 
 	room := min(cap(dst)-len(dst), disk.ExtentBatch)
 	o.Status = slices.Grow(o.Status[:0], room)[:0:room]
 	err := d.do(ctx, o)
-	if err == nil {
+	switch {
+	case err == nil:
 		for _, s := range o.Status {
 			dst = append(dst, extent(m, s))
 		}
+	case m == disk.Allocation && refused(err):
+		// What may be a hole is read as data: a map saves time, and a server that has
+		// trouble with its own is no reason to fail. Further on it may know better.
+		dst, err = append(dst, disk.Extent{Len: min(o.Length, unknownSpan)}), nil
 	}
 	o.release()
 	return dst, err
+}
+
+// unknownSpan is how much is taken for data where a server refuses to tell.
+const unknownSpan = 64 << 20
+
+// refused reports whether the server answered a request with an error.
+func refused(err error) bool {
+	var e *client.Error
+	return errors.As(err, &e)
 }
 
 func extent(m disk.MapName, s wire.Status) disk.Extent {

@@ -3,6 +3,7 @@ package nbd_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -71,4 +72,62 @@ func openPeer(args ...string) disktest.Opener {
 func TestConformanceNbdkit(t *testing.T) {
 	t.Parallel()
 	disktest.Conformance(t, openPeer("nbdkit", "-f", "-U", "SOCK", "memory", "3145728"), disktest.Options{Ops: 100})
+}
+
+// Every command keeps a server's block sizes: one that refuses anything else.
+func TestConformanceBlockSizes(t *testing.T) {
+	t.Parallel()
+	for _, min := range []string{"512", "4096", "65536"} {
+		t.Run(min, func(t *testing.T) {
+			t.Parallel()
+			disktest.Conformance(t, openPeer("nbdkit", "-f", "-U", "SOCK", "--filter=blocksize-policy", "memory", "3145728",
+				"blocksize-minimum="+min, "blocksize-preferred=65536", "blocksize-maximum=1M", "blocksize-error-policy=error"), disktest.Options{Ops: 100})
+		})
+	}
+}
+
+// A server whose every BLOCK_STATUS fails has data throughout; its other maps fail.
+func TestMapRefused(t *testing.T) {
+	t.Parallel()
+	d := openPeer("nbdkit", "-f", "-U", "SOCK", "--filter=error", "memory", "256M", "error-extents=EIO", "error-extents-rate=1")(t)
+	defer d.Close()
+	for off := int64(0); off < d.Size(); {
+		e, err := d.Extents(bg, disk.Allocation, off, d.Size()-off, nil)
+		must(t, err)
+		for _, x := range e {
+			if x.Flags != 0 {
+				t.Fatalf("%+v at %d", x, off)
+			}
+			off += x.Len
+		}
+	}
+}
+
+// Part of a block goes alone to a server that cannot be read and never asked for whole
+// blocks; one that did ask for them refuses, and is not asked.
+func TestUnreadable(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "f")
+	must(t, os.WriteFile(file, make([]byte, 8192), 0o600))
+	eval := []string{"eval", "get_size=echo 8192", "pread=echo EIO >&2; exit 1", "can_write=exit 0",
+		"pwrite=dd of=" + file + " oflag=seek_bytes conv=notrunc bs=64k seek=$4 status=none iflag=fullblock"}
+	d := openPeer(append([]string{"nbdkit", "-f", "-U", "SOCK"}, eval...)...)(t)
+	defer d.Close()
+	must(t, d.WriteAt(bg, block(1000, 'x'), 100, 0))
+	must(t, d.Zero(bg, 600, 10, 0))
+	got, err := os.ReadFile(file)
+	must(t, err)
+	want := make([]byte, 8192)
+	copy(want[100:], block(1000, 'x'))
+	clear(want[600:610])
+	if !bytes.Equal(got, want) {
+		t.Error("other bytes arrived")
+	}
+	whole := openPeer(append(append([]string{"nbdkit", "-f", "-U", "SOCK", "--filter=blocksize-policy"}, eval...),
+		"blocksize-minimum=512", "blocksize-error-policy=error")...)(t)
+	defer whole.Close()
+	must(t, whole.WriteAt(bg, block(1024, 'y'), 512, 0))
+	if err := whole.WriteAt(bg, block(10, 'z'), 100, 0); !errors.Is(err, syscall.EIO) {
+		t.Errorf("%v", err)
+	}
 }
