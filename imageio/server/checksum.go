@@ -47,7 +47,7 @@ func getChecksum(c *conn, req *request, w *response, id string) error {
 	if err != nil {
 		return err
 	}
-	c.svc.log.info("checksum", "[%s] CHECKSUM ticket=%s transfer=%s algorithm=%s block_size=%d", c.client, logID(id), t.spec.TransferID, algorithm, block)
+	c.note("checksum", "[%s] CHECKSUM ticket=%s transfer=%s algorithm=%s block_size=%d", c.client, logID(id), t.spec.TransferID, algorithm, block)
 	var sum diskcopy.Digest
 	// To the original what was read for it is transferred, too.
 	err = c.run(t, "checksum", 0, func(ctx context.Context, op *operation) error {

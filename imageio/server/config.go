@@ -30,7 +30,12 @@ type Config struct {
 
 // DaemonConfig is [daemon].
 type DaemonConfig struct {
-	MaxConnections    int    `ini:"max_connections"`
+	MaxConnections int `ini:"max_connections"`
+	// MaxClients bounds the connections of each service, MaxClientsPerAddress those
+	// of one IP address or of one user of a unix socket; 0: MaxClients alone.
+	MaxClients           int `ini:"max_clients"`
+	MaxClientsPerAddress int `ini:"max_clients_per_address"`
+
 	InactivityTimeout int    `ini:"inactivity_timeout"`
 	RunDir            string `ini:"run_dir"`
 	DropPrivileges    bool   `ini:"drop_privileges"`
@@ -105,7 +110,7 @@ type LogConfig struct {
 // DefaultConfig returns the original's defaults, with the extensions on.
 func DefaultConfig() *Config {
 	return &Config{
-		Daemon: DaemonConfig{MaxConnections: 8, InactivityTimeout: 60,
+		Daemon: DaemonConfig{MaxConnections: 8, MaxClients: 1024, MaxClientsPerAddress: 512, InactivityTimeout: 60,
 			RunDir: "/run/ovirt-imageio", DropPrivileges: true, UserName: "ovirtimg",
 			GroupName: "ovirtimg", SystemdEnable: true, Extensions: true, LogFormat: "text"},
 		TLS:         TLSConfig{Enable: true},
@@ -295,6 +300,9 @@ func (c *Config) Check() error {
 	}
 	if c.Daemon.MaxConnections < 1 {
 		return fmt.Errorf("invalid configuration: daemon.max_connections = %d: use 1 or more", c.Daemon.MaxConnections)
+	}
+	if c.Daemon.MaxClients < 1 || c.Daemon.MaxClientsPerAddress < 0 {
+		return fmt.Errorf("invalid configuration: daemon.max_clients = %d and daemon.max_clients_per_address = %d: use 1 or more, and 0 or more", c.Daemon.MaxClients, c.Daemon.MaxClientsPerAddress)
 	}
 	if err := c.NBD.check(c.Daemon.Extensions); err != nil {
 		return err

@@ -33,6 +33,8 @@ const lingerTime = 5 * time.Second
 type conn struct {
 	id       uint64
 	svc      *service
+	socket   net.Conn // what io is over: below TLS
+	address  string   // what the connection is counted by
 	io       *timedConn
 	plain    syscall.RawConn // nil under TLS
 	pipe     *splice.Pipe    // empty, made when first needed; see upload.splice
@@ -43,12 +45,20 @@ type conn struct {
 	unread   func(p []byte) (int, error) // the rest of a refused request
 	clock    clock
 	pace     pace // of the storage in the last transfer
+	lines    noise
+
+	// What follows belongs to service.mu.
+	busy  bool      // serving a request
+	known bool      // a ticket was shown
+	since time.Time // when busy changed
 }
 
 // timedConn gives every receive and send its own time limit.
 type timedConn struct {
 	net.Conn
 	timeout     time.Duration
+	limit       time.Time // of all receives together; zero: none
+	head        headReader
 	readUntil   time.Time // the deadlines that are set
 	writeUntil  time.Time
 	answering   atomic.Bool // something of the answer has been written
@@ -62,11 +72,15 @@ func (c *timedConn) Read(p []byte) (int, error) {
 	if err := c.beforeRead(); err != nil {
 		return 0, err
 	}
-	return c.Conn.Read(p)
+	n, err := c.Conn.Read(p)
+	if full := c.head.add(n); full != nil {
+		return 0, full
+	}
+	return n, err
 }
 
 func (c *timedConn) beforeRead() error {
-	if c.moved(&c.readUntil) {
+	if c.moved(&c.readUntil, c.limit) {
 		if err := c.SetReadDeadline(c.readUntil); err != nil {
 			return err
 		}
@@ -86,7 +100,7 @@ func (c *timedConn) Write(p []byte) (int, error) {
 
 func (c *timedConn) beforeWrite() error {
 	c.answering.Store(true)
-	if c.moved(&c.writeUntil) {
+	if c.moved(&c.writeUntil, time.Time{}) {
 		if err := c.SetWriteDeadline(c.writeUntil); err != nil {
 			return err
 		}
@@ -97,10 +111,13 @@ func (c *timedConn) beforeWrite() error {
 	return nil
 }
 
-// moved sets until to the end of the timeout from now on, though not for less than a
-// sixteenth of it: a read under TLS is 16 KiB at most.
-func (c *timedConn) moved(until *time.Time) bool {
+// moved sets until to the end of the timeout from now on, or to limit, though not for
+// less than a sixteenth of it: a read under TLS is 16 KiB at most.
+func (c *timedConn) moved(until *time.Time, limit time.Time) bool {
 	now := time.Now().Add(c.timeout)
+	if !limit.IsZero() && limit.Before(now) {
+		now = limit
+	}
 	if now.Sub(*until).Abs() <= c.timeout/16 {
 		return false
 	}
@@ -122,7 +139,10 @@ func (c *timedConn) interrupt() {
 
 func (c *conn) serve() {
 	c.clock.start("connection")
-	c.svc.log.info("http", "OPEN connection=%d client=%s", c.id, c.client)
+	shown := c.svc.log.allow(nil)
+	if shown {
+		c.svc.log.info("http", "OPEN connection=%d client=%s", c.id, c.client)
+	}
 	for c.serveOne() {
 	}
 	c.linger()
@@ -134,23 +154,26 @@ func (c *conn) serve() {
 	c.io.Close()
 	c.closePipe()
 	c.clock.stop("connection")
-	c.svc.log.info("http", "CLOSE connection=%d client=%s %s", c.id, c.client, c.clock.String())
+	if shown || c.known {
+		c.svc.log.info("http", "CLOSE connection=%d client=%s %s", c.id, c.client, c.clock.String())
+	}
 }
 
 // serveOne serves one request and reports whether the connection goes on.
 func (c *conn) serveOne() bool {
-	req, err := readRequest(c.reader)
+	req, err := c.nextRequest()
+	defer c.io.head.release()
 	var bad *httpError
 	if err != nil && !errors.As(err, &bad) {
 		if errors.Is(err, os.ErrDeadlineExceeded) && !c.io.interrupted.Load() {
-			c.svc.log.warn("http", "Timeout reading or writing to socket: connection=%d client=%s", c.id, c.client)
+			c.warn("Timeout reading or writing to socket: connection=%d client=%s", c.id, c.client)
 		}
 		return false
 	}
-	if !c.svc.enter() {
+	if !c.svc.enter(c) {
 		return false
 	}
-	defer c.svc.leave()
+	defer c.svc.leave(c)
 	c.io.answering.Store(false)
 	w := &response{c: c, status: 200}
 	if bad == nil {
@@ -160,6 +183,19 @@ func (c *conn) serveOne() bool {
 		err = c.svc.dispatch(c, req, w)
 	}
 	return c.finish(req, w, err)
+}
+
+// nextRequest waits for a request, for as long as the client may be idle, and reads its
+// head, for which there is a time in all.
+func (c *conn) nextRequest() (*request, error) {
+	c.io.limit = time.Time{}
+	if _, err := c.reader.Peek(1); err != nil {
+		return nil, err
+	}
+	c.io.limit = time.Now().Add(c.svc.headTime)
+	c.io.head.begin()
+	defer c.io.head.end()
+	return readRequest(c.reader)
 }
 
 // continueHook answers "Expect: 100-continue" when the body is wanted.
@@ -183,7 +219,7 @@ func (c *conn) finish(req *request, w *response, err error) bool {
 	if err == nil && !w.started {
 		err = w.send(nil)
 	} else if err != nil && !w.started {
-		e := c.svc.explain(err)
+		e := c.svc.explain(c, err)
 		unread := req == nil || !req.body.done()
 		w.close = w.close || e.close || unread
 		err = w.sendError(e)
@@ -196,7 +232,7 @@ func (c *conn) finish(req *request, w *response, err error) bool {
 		return err == nil && !w.close
 	}
 	if err != nil {
-		c.svc.log.warn("http", "Request aborted after starting response: connection=%d: %v", c.id, err)
+		c.warn("Request aborted after starting response: connection=%d: %v", c.id, err)
 		return false
 	}
 	return !w.close && req.body.done() && !c.svc.stopping()
@@ -208,10 +244,9 @@ func (c *conn) linger() {
 	if c.unread == nil {
 		return
 	}
-	c.SetLimit(lingerTime)
-	deadline := time.Now().Add(lingerTime)
-	buf := make([]byte, 64<<10)
-	for time.Now().Before(deadline) {
+	c.io.limit = time.Now().Add(lingerTime)
+	buf := make([]byte, 4<<10)
+	for {
 		if _, err := c.unread(buf); err != nil {
 			return
 		}
@@ -228,6 +263,7 @@ func (c *conn) image(id, op string) (*Ticket, *disk.Disk, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	c.vouched()
 	d, ok := c.attached[t]
 	if ok && t.attachedBy(c.id) {
 		return t, d, d.Grow(c.ctx, 0) // others may have changed its size

@@ -180,7 +180,7 @@ func getExtents(c *conn, req *request, w *response, id string) error {
 	if err != nil {
 		return err
 	}
-	c.svc.log.info("extents", "[%s] EXTENTS ticket=%s context=%s transfer=%s", c.client, logID(id), kind, t.spec.TransferID)
+	c.note("extents", "[%s] EXTENTS ticket=%s context=%s transfer=%s", c.client, logID(id), kind, t.spec.TransferID)
 	return c.run(t, "extents", 0, func(ctx context.Context, _ *operation) error {
 		return c.sendExtents(ctx, newExtentWalk(d, m), off, end, w)
 	})

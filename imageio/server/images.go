@@ -77,13 +77,13 @@ func optionsImage(c *conn, req *request, w *response, id string) error {
 	var t *Ticket
 	var d *disk.Disk
 	if id == "*" {
-		s.log.info("images", "[%s] OPTIONS ticket=*", c.client)
+		c.note("images", "[%s] OPTIONS ticket=*", c.client)
 	} else {
 		var err error
 		if t, d, err = c.image(id, "read"); err != nil {
 			return err
 		}
-		s.log.info("images", "[%s] OPTIONS ticket=%s transfer=%s", c.client, logID(id), t.spec.TransferID)
+		c.note("images", "[%s] OPTIONS ticket=%s transfer=%s", c.client, logID(id), t.spec.TransferID)
 		t.touch()
 	}
 	allow, features := s.features(t, d)

@@ -25,16 +25,17 @@ type nbdService struct {
 	server   *nbdserver.Server
 	listener net.Listener
 	tickets  *Tickets
-	log      *logger
+	log      *quiet
 	metrics  *metrics
 	nextID   *atomic.Uint64
 	tls      bool
 }
 
 func (s *Server) bindNBD(shared *service, secure *tls.Config) error {
-	n := &nbdService{tickets: s.tickets, log: s.log, metrics: shared.metrics, nextID: shared.nextID, tls: secure != nil}
+	n := &nbdService{tickets: s.tickets, log: shared.log, metrics: shared.metrics, nextID: shared.nextID, tls: secure != nil}
 	path, local := strings.CutPrefix(s.cfg.NBD.Address, "unix:")
-	cfg := nbdserver.Config{Resolve: n.lease, Log: s.log.s.With(partKey, "nbd"), TLS: secure}
+	cfg := nbdserver.Config{Resolve: n.lease, Log: s.log.s.With(partKey, "nbd"), TLS: secure,
+		MaxConnections: s.cfg.Daemon.MaxClients, MaxPerAddress: s.cfg.Daemon.MaxClientsPerAddress}
 	var err error
 	if local {
 		n.listener, err = s.listenUnix(&path, 0o666, unixsock.Options{Guarded: true}) // a ticket's id is the export's name
@@ -91,7 +92,9 @@ func (n *nbdService) lease(ctx context.Context, id string) (nbdserver.Lease, err
 	t.touch()
 	u.info = u.readInfo()
 	u.clock.start("connection")
-	n.log.info("nbd", "OPEN connection=%d ticket=%s transfer=%s", u.conn, logID(id), t.spec.TransferID)
+	if u.shown = n.log.allow(nil); u.shown {
+		n.log.info("nbd", "OPEN connection=%d ticket=%s transfer=%s", u.conn, logID(id), t.spec.TransferID)
+	}
 	return nbdserver.Lease{
 		Export: nbdserver.Export{Disk: disk.New(u, "transfer "+t.spec.TransferID), ReadOnly: !t.may("write")},
 		Until:  t.gone, Release: u.release,
@@ -107,6 +110,8 @@ type nbdUser struct {
 	d    *disk.Disk
 	conn uint64
 	info disk.Info
+	// shown: its beginning is in the log.
+	shown bool
 
 	mu      sync.Mutex
 	clock   clock
@@ -142,8 +147,8 @@ func (u *nbdUser) Info() disk.Info { return u.info }
 // are replaced.
 func (u *nbdUser) authorize(op string) error {
 	t, err := u.n.tickets.authorize(u.id, op)
-	if err == nil && t != u.t {
-		err = u.t.errCanceled()
+	if t != u.t {
+		return u.t.errCanceled() // not that there is none: that would name the ticket in the NBD server's log
 	}
 	return err
 }
@@ -264,7 +269,9 @@ func (u *nbdUser) release() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.clock.stop("connection")
-	u.n.log.info("nbd", "CLOSE connection=%d ticket=%s %s", u.conn, logID(u.id), u.clock.String())
+	if u.shown {
+		u.n.log.info("nbd", "CLOSE connection=%d ticket=%s %s", u.conn, logID(u.id), u.clock.String())
+	}
 }
 
 // shutdown lets the requests that have arrived end.

@@ -72,7 +72,8 @@ func (s *Server) openLog() error {
 }
 
 func (s *Server) bind() error {
-	shared := service{cfg: s.cfg, tickets: s.tickets, log: s.log, metrics: newMetrics(s.tickets), nextID: new(atomic.Uint64), moving: new(atomic.Int32)}
+	shared := service{cfg: s.cfg, tickets: s.tickets, log: newQuiet(s.log), metrics: newMetrics(s.tickets),
+		nextID: new(atomic.Uint64), moving: new(atomic.Int32), heads: new(headRoom)}
 	secure, err := s.tlsConfig()
 	if err != nil {
 		return err
@@ -101,7 +102,9 @@ func (s *Server) bind() error {
 // add completes a service.
 func (s *Server) add(shared *service, name string, l net.Listener, secure func(net.Conn) net.Conn, routes []route) {
 	svc := &service{name: name, cfg: shared.cfg, tickets: shared.tickets, log: shared.log, metrics: shared.metrics,
-		nbd: shared.nbd, nextID: shared.nextID, moving: shared.moving, routes: routes, listener: l, secure: secure, conns: map[*conn]bool{}}
+		nbd: shared.nbd, nextID: shared.nextID, moving: shared.moving, heads: shared.heads, routes: routes, listener: l, secure: secure,
+		conns: map[*conn]struct{}{}, door: door{byAddress: map[string]int{}}, headTime: headTime,
+		maxClients: s.cfg.Daemon.MaxClients, maxPerAddress: s.cfg.Daemon.MaxClientsPerAddress}
 	svc.ctx, svc.cancel = context.WithCancel(context.Background())
 	s.services = append(s.services, svc)
 	s.log.info("services", "%s listening on %s", name, l.Addr())
@@ -185,6 +188,8 @@ func (s *Server) bindControl(shared *service) error {
 		return err
 	}
 	s.add(shared, "control.service", l, nil, shared.controlRoutes())
+	control := s.services[len(s.services)-1]
+	control.trusted, control.maxPerAddress = true, 0
 	return nil
 }
 
@@ -263,6 +268,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		s.nbd = nil
 		return errors.Join(err, s.Close())
 	}
+	s.services[0].log.tellLeft()
 	s.log.info("server", "Stopped")
 	return s.Close()
 }

@@ -41,6 +41,12 @@ func startDaemon(t *testing.T, change func(*Config)) *daemon {
 
 func startDaemonOver(t *testing.T, change func(*Config), open Opener) *daemon {
 	t.Helper()
+	return startTuned(t, change, open, nil)
+}
+
+// startTuned lets tune change the Server before it serves.
+func startTuned(t *testing.T, change func(*Config), open Opener, tune func(*Server)) *daemon {
+	t.Helper()
 	dir := t.TempDir()
 	cfg := DefaultConfig()
 	cfg.TLS.Enable = false
@@ -55,6 +61,9 @@ func startDaemonOver(t *testing.T, change func(*Config), open Opener) *daemon {
 	s, err := New(cfg, open)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if tune != nil {
+		tune(s)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

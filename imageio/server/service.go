@@ -46,7 +46,7 @@ type service struct {
 	name     string
 	cfg      *Config
 	tickets  *Tickets
-	log      *logger
+	log      *quiet
 	metrics  *metrics
 	nbd      *nbdService // nil: off
 	routes   []route
@@ -57,9 +57,15 @@ type service struct {
 	cancel context.CancelFunc
 	nextID *atomic.Uint64 // connection ids are unique over all services
 	moving *atomic.Int32  // transfers under way, of all services
+	heads  *headRoom      // of all services
+
+	trusted                   bool // its clients need no ticket
+	maxClients, maxPerAddress int
+	headTime                  time.Duration
 
 	mu     sync.Mutex
-	conns  map[*conn]bool // true: serving a request
+	conns  map[*conn]struct{}
+	door   door
 	closed bool
 	busy   sync.WaitGroup // requests
 	group  sync.WaitGroup // connections
@@ -86,7 +92,7 @@ func (s *service) dispatch(c *conn, req *request, w *response) error {
 
 // explain turns any error into the answer the client gets; what is not the
 // client's fault is logged and not shown.
-func (s *service) explain(err error) *httpError {
+func (s *service) explain(c *conn, err error) *httpError {
 	var e *httpError
 	var auth *authError
 	var partial *partialError
@@ -111,9 +117,9 @@ func (s *service) explain(err error) *httpError {
 	}
 	switch {
 	case e.status >= 500:
-		s.log.error("http", "Server error: %v", err)
+		c.complain("Server error: %v", err)
 	default:
-		s.log.error("http", "Client error: %d %s", e.status, hideError(e.message))
+		c.complain("Client error: %d %s", e.status, hideError(e.message))
 	}
 	return e
 }
@@ -125,25 +131,32 @@ func (s *service) serve() {
 		if err != nil {
 			var temporary interface{ Temporary() bool }
 			if errors.As(err, &temporary) && temporary.Temporary() {
-				s.log.warn(s.name, "accept: %v", err)
+				if s.log.allow(nil) {
+					s.log.warn(s.name, "accept: %v", err)
+				}
 				time.Sleep(50 * time.Millisecond) // out of descriptors: some will end
 				continue
 			}
 			return
 		}
-		if c := s.newConn(nc); c != nil {
-			s.group.Go(func() {
-				c.serve()
-				s.mu.Lock()
-				delete(s.conns, c)
-				s.mu.Unlock()
-			})
+		c := s.newConn(nc)
+		if why := s.admit(c); why != "" {
+			s.refuse(c, why)
+			continue
 		}
+		go func() {
+			defer s.group.Done()
+			c.serve()
+			s.mu.Lock()
+			s.forget(c)
+			s.mu.Unlock()
+		}()
 	}
 }
 
 func (s *service) newConn(nc net.Conn) *conn {
-	c := &conn{id: s.nextID.Add(1), svc: s, ctx: s.ctx, client: clientName(nc), attached: map[*Ticket]*disk.Disk{}}
+	c := &conn{id: s.nextID.Add(1), svc: s, ctx: s.ctx, client: clientName(nc), attached: map[*Ticket]*disk.Disk{},
+		socket: nc, address: addressOf(nc), since: time.Now(), known: s.trusted, lines: noise{rate: connLines, burst: connBurst}}
 	if s.secure == nil {
 		if raw, ok := nc.(syscall.Conn); ok {
 			c.plain, _ = raw.SyscallConn()
@@ -151,16 +164,8 @@ func (s *service) newConn(nc net.Conn) *conn {
 	} else {
 		nc = s.secure(nc)
 	}
-	c.io = &timedConn{Conn: nc, timeout: unauthorizedTimeout}
+	c.io = &timedConn{Conn: nc, timeout: unauthorizedTimeout, head: headReader{room: s.heads}}
 	c.reader = bufio.NewReaderSize(c.io, maxRequestLine)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		nc.Close()
-		return nil
-	}
-	s.conns[c] = false
-	s.metrics.connections.Inc()
 	return c
 }
 
@@ -172,17 +177,23 @@ func clientName(nc net.Conn) string {
 }
 
 // enter counts a request as running; false once the service is stopping.
-func (s *service) enter() bool {
+func (s *service) enter(c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return false
 	}
 	s.busy.Add(1)
+	c.busy, c.since = true, time.Now()
 	return true
 }
 
-func (s *service) leave() { s.busy.Done() }
+func (s *service) leave(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.busy, c.since = false, time.Now()
+	s.busy.Done()
+}
 
 func (s *service) stopping() bool {
 	s.mu.Lock()
@@ -210,8 +221,7 @@ func (s *service) shutdown(ctx context.Context) {
 	s.cancel()
 	s.mu.Lock()
 	for c := range s.conns {
-		c.io.interrupt()
-		c.io.Close()
+		c.cut()
 	}
 	s.mu.Unlock()
 	s.group.Wait()

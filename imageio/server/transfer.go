@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
@@ -46,11 +48,15 @@ func (c *conn) move(ctx context.Context, n int64, fill filler, drain drainer) er
 	defer c.svc.moving.Add(-1)
 	last := c.pace
 	c.pace = pace{}
-	if n >= 0 && n <= bufferSize/2 || !alone && !last.slow() {
+	if n >= 0 && n <= bufferSize/2 || !alone && !last.slow() || c.svc.moving.Load() > maxOverlaps {
 		return oneByOne(ctx, fill, drain)
 	}
 	return overlap(ctx, fill, drain)
 }
+
+// maxOverlaps bounds the transfers that hold two large buffers: a thousand clients that
+// do not take what they asked for must not hold half a GiB.
+const maxOverlaps = 64
 
 // overlap runs fill, on its own goroutine, and drain on two buffers at once. The
 // first error ends both, and overlap returns after both have ended.
@@ -115,10 +121,13 @@ func (e *partialError) Error() string {
 // nearPiece bytes are still in the processor's nearest cache when they are used up.
 const nearPiece = 64 << 10
 
+// nearBuffers are for one piece, and the head of an answer before it.
+var nearBuffers = sync.Pool{New: func() any { b := make([]byte, nearPiece+4<<10); return &b }}
+
 // oneByOne is overlap without a second goroutine.
 func oneByOne(ctx context.Context, fill filler, drain drainer) error {
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
+	buf := nearBuffers.Get().(*[]byte)
+	defer nearBuffers.Put(buf)
 	for {
 		n, err := fill(ctx, (*buf)[:nearPiece])
 		if n == 0 || err != nil {
@@ -137,19 +146,20 @@ const firstRead = 64 << 10
 // transmit answers with n bytes of the disk from op.off.
 func (c *conn) transmit(ctx context.Context, op *operation, d *disk.Disk, w *response, n int64) error {
 	off := op.off
-	first := min(n, firstRead)
-	buf := buffers.Get().(*[]byte)
+	buf := nearBuffers.Get().(*[]byte)
 	b := w.head((*buf)[:0], n)
+	b = slices.Grow(b, 1) // a ticket's filename may be long
+	first := min(n, firstRead, int64(cap(b)-len(b)))
 	if w.noBody {
 		first, n = 0, 0
 	}
 	w.started = false
-	err := d.ReadAt(ctx, (*buf)[len(b):len(b)+int(first)], off)
+	err := d.ReadAt(ctx, b[len(b):len(b)+int(first)], off)
 	if err == nil {
 		w.started = true
-		_, err = c.io.Write((*buf)[:len(b)+int(first)])
+		_, err = c.io.Write(b[:len(b)+int(first)])
 	}
-	buffers.Put(buf)
+	nearBuffers.Put(buf)
 	if err != nil {
 		return err
 	}
