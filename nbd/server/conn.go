@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,13 +51,17 @@ type conn struct {
 	opened int64        // when the session began, Unix ns
 	asked  atomic.Int64 // when the last request came, or 0
 
-	t       transport
-	socket  *socket // t, when it is a plain socket
-	busy    atomic.Bool
-	refs    atomic.Int32
-	stalled atomic.Int64 // since when it waits for the client, Unix ns, or 0
-	slots   chan struct{}
-	out     output
+	t      transport
+	socket *socket // t, when it is a plain socket
+	busy   atomic.Bool
+	refs   atomic.Int32
+	lag    lag
+	holds  holding
+	quick  atomic.Bool  // the last large request did not have to wait for the client
+	waits  atomic.Int64 // how often it was waited for
+	turn   sync.Mutex   // to answer large reads, had by tasks of a client that is not quick
+	slots  chan struct{}
+	out    output
 
 	// The reader's.
 	saved      [nbd.ExtendedRequestSize]byte // a part of a header
@@ -104,19 +109,6 @@ func (s *Server) newConn(a *agreement, p *place) (*conn, error) {
 	s.mu.Unlock()
 	c.watchLease()
 	return c, nil
-}
-
-// begin and end make conn a stall: they keep the time since when it waits for
-// its client.
-func (c *conn) begin() {
-	c.s.poll.ensureWaiter()
-	c.stalled.CompareAndSwap(0, time.Now().UnixNano())
-}
-
-func (c *conn) end() {
-	if c.stalled.Load() != 0 {
-		c.stalled.Store(0)
-	}
 }
 
 // first hands a new connection to the poller, or serves it where there is no
@@ -185,18 +177,14 @@ func (c *conn) runStream() {
 // serve handles what has arrived and what arrives soon after it. It fails with
 // errIdle when there is no more.
 func (c *conn) serve() error {
-	ws := c.s.mem.trySpace()
-	if ws == nil {
-		c.s.poll.ensureWaiter()
-		var err error
-		if ws, err = c.s.mem.takeSpace(c.ctx); err != nil {
-			return err
-		}
+	ws, err := c.space()
+	if err != nil {
+		return err
 	}
-	defer c.s.mem.putSpace(ws)
+	defer c.putSpace(ws)
 	ws.w = copy(ws.in, c.saved[:c.nsaved])
 	c.nsaved = 0
-	err := c.rounds(ws)
+	err = c.rounds(ws)
 	if err == errIdle {
 		c.nsaved = copy(c.saved[:], ws.in[ws.r:ws.w])
 	}

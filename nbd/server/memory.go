@@ -3,7 +3,7 @@ package server
 import (
 	"context"
 	"sync"
-	"time"
+	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
 )
@@ -21,9 +21,6 @@ const (
 	spaceCost  = inSize + outSize + 512 //
 )
 
-// stallLimit is how long a client may make others wait for memory.
-const stallLimit = 5 * time.Second
-
 // workspace is what serving a connection takes. in[r:w] has arrived and is not
 // yet decoded; out holds replies that have not left.
 type workspace struct {
@@ -34,19 +31,22 @@ type workspace struct {
 
 // memory is the budget of all connections. Workspaces and pieces are budgeted
 // apart, because who holds a workspace may wait for a piece; who holds a piece
-// waits for the disk and for its client only.
+// waits for the disk alone. Half is for clients that are waited for, see slow.go.
 type memory struct {
 	spaces, pieces *semaphore.Weighted
+	slow           atomic.Int64 // what slow clients hold
+	slowMax        int64
 	spacePool      sync.Pool
 	small, large   sync.Pool
-	starved        func() // called while somebody waits
+	starved        func() // called before somebody waits
 }
 
 func newMemory(limit int64) *memory {
-	limit = max(limit, 8<<20)
+	limit = max(limit, 16<<20)
 	m := &memory{
-		spaces: semaphore.NewWeighted(limit / 2 / spaceCost),
-		pieces: semaphore.NewWeighted(limit / 2),
+		spaces:  semaphore.NewWeighted(limit / 4 / spaceCost),
+		pieces:  semaphore.NewWeighted(limit / 4),
+		slowMax: limit / 2,
 	}
 	m.spacePool.New = func() any {
 		return &workspace{in: make([]byte, inSize), out: make([]byte, 0, outSize+headRoom)}
@@ -56,30 +56,13 @@ func newMemory(limit int64) *memory {
 	return m
 }
 
-// wait takes n from sem, asking for stalled clients to be cut while it has to wait.
+// wait takes n from sem.
 func (m *memory) wait(ctx context.Context, sem *semaphore.Weighted, n int64) error {
 	if sem.TryAcquire(n) {
 		return nil
 	}
 	m.starved()
-	tick := time.NewTicker(stallLimit / 5)
-	defer tick.Stop()
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			select {
-			case <-tick.C:
-				m.starved()
-			case <-stop:
-				return
-			}
-		}
-	})
-	err := sem.Acquire(ctx, n)
-	close(stop)
-	wg.Wait()
-	return err
+	return sem.Acquire(ctx, n)
 }
 
 func (m *memory) takeSpace(ctx context.Context) (*workspace, error) {
@@ -97,23 +80,27 @@ func (m *memory) trySpace() *workspace {
 	return m.spacePool.Get().(*workspace)
 }
 
+// putSpace leaves the budget to the caller.
 func (m *memory) putSpace(ws *workspace) {
 	ws.r, ws.w, ws.out = 0, 0, ws.out[:0]
 	m.spacePool.Put(ws)
-	m.spaces.Release(1)
+}
+
+// pieceCost is the size of the piece for n bytes.
+func (m *memory) pieceCost(n int) int64 {
+	if n > pieceSmall {
+		return pieceHead + pieceLarge
+	}
+	return pieceHead + pieceSmall
 }
 
 // takePiece returns a buffer with room for n bytes, or for pieceLarge if n is
-// more, behind pieceHead.
-func (m *memory) takePiece(ctx context.Context, n int) (*[]byte, error) {
-	pool, size := &m.small, int64(pieceHead+pieceSmall)
+// more, behind pieceHead. The budget for it, and for putPiece, is the caller's.
+func (m *memory) takePiece(n int) *[]byte {
 	if n > pieceSmall {
-		pool, size = &m.large, pieceHead+pieceLarge
+		return m.large.Get().(*[]byte)
 	}
-	if err := m.wait(ctx, m.pieces, size); err != nil {
-		return nil, err
-	}
-	return pool.Get().(*[]byte), nil
+	return m.small.Get().(*[]byte)
 }
 
 func (m *memory) putPiece(p *[]byte) {
@@ -122,5 +109,4 @@ func (m *memory) putPiece(p *[]byte) {
 		pool = &m.large
 	}
 	pool.Put(p)
-	m.pieces.Release(int64(len(*p)))
 }

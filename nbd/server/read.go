@@ -146,12 +146,24 @@ func (c *conn) sparse(r *nbd.Request) bool {
 // runRead is a READ on a worker.
 func (t *task) runRead() {
 	c := t.c
-	piece, err := c.s.mem.takePiece(c.ctx, int(t.r.Length))
+	large, waits := t.r.Length > inlineMax, c.waits.Load()
+	if large && !c.quick.Load() {
+		c.turn.Lock()
+		defer c.turn.Unlock()
+	}
+	n := c.portion(int64(t.r.Length))
+	if t.r.Flags&nbd.CmdFlagDF != 0 {
+		n = int64(t.r.Length) // one chunk, which is no longer than a piece
+	}
+	piece, err := c.takePiece(int(n))
 	if err != nil {
 		t.fail(err)
 		return
 	}
-	defer c.s.mem.putPiece(piece)
+	defer c.putPiece(piece)
+	if large {
+		defer c.went(waits)
+	}
 	switch {
 	case c.mode == nbd.Simple:
 		t.readSimple(*piece)
@@ -166,7 +178,7 @@ func (t *task) runRead() {
 // can be told; later ones cost the connection.
 func (t *task) readSimple(piece []byte) {
 	c, off, n := t.c, int64(t.r.Offset), int64(t.r.Length)
-	part := min(n, pieceLarge)
+	part := min(n, room(piece))
 	if err := c.exp.Disk.ReadAt(c.ctx, piece[pieceHead:pieceHead+part], off); err != nil {
 		t.fail(err)
 		return
@@ -195,7 +207,7 @@ func (t *task) readSimple(piece []byte) {
 func (t *task) readOn(piece []byte, off, n int64) error {
 	c := t.c
 	for n > 0 {
-		part := min(n, pieceLarge)
+		part := min(n, room(piece))
 		if err := c.exp.Disk.ReadAt(c.ctx, piece[:part], off); err != nil {
 			return err
 		}
@@ -207,13 +219,16 @@ func (t *task) readOn(piece []byte, off, n int64) error {
 	return nil
 }
 
+// room is for how much data a piece has room.
+func room(piece []byte) int64 { return int64(len(piece) - pieceHead) }
+
 var errAnswered = errors.New("an error was answered")
 
 // readChunks sends [off, off+n) as data chunks; last marks the end of the reply.
 func (t *task) readChunks(piece []byte, off, n int64, last bool) error {
 	c := t.c
 	for n > 0 {
-		part := min(n, pieceLarge)
+		part := min(n, room(piece))
 		if err := c.exp.Disk.ReadAt(c.ctx, piece[pieceHead:pieceHead+part], off); err != nil {
 			t.fail(err)
 			return errAnswered

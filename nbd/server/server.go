@@ -61,7 +61,8 @@ type Config struct {
 	// time (default 64); it is the number of threads they can occupy.
 	Depth int
 	// Memory bounds the buffers of all connections together in bytes (default
-	// 40 MiB, at least 8 MiB).
+	// 80 MiB, at least 16 MiB). Half of it is for clients that are waited for; when
+	// that is used up, the slowest are cut.
 	Memory int64
 
 	// Log gets what went wrong (default: nothing is logged).
@@ -125,7 +126,6 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Default != "" && s.byName[cfg.Default] == nil {
 		return nil, fmt.Errorf("nbd server: the default export %q is not among the exports", cfg.Default)
 	}
-	s.mem.starved = s.cutStalled
 	s.hot.Store(hotSlots())
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	var err error
@@ -133,6 +133,7 @@ func New(cfg Config) (*Server, error) {
 		s.cancel()
 		return nil, err
 	}
+	s.mem.starved = s.poll.ensureWaiter
 	s.work.start()
 	return s, nil
 }
@@ -154,7 +155,7 @@ func setDefaults(cfg *Config) {
 		cfg.Depth = 64
 	}
 	if cfg.Memory <= 0 {
-		cfg.Memory = 40 << 20
+		cfg.Memory = 80 << 20
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -333,18 +334,4 @@ func (s *Server) flushAll(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// cutStalled ends the connections that have waited for their client for
-// stallLimit while holding memory that others wait for.
-func (s *Server) cutStalled() {
-	s.poll.ensureWaiter()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c := range s.conns {
-		if since := c.stalled.Load(); since != 0 && time.Since(time.Unix(0, since)) > stallLimit {
-			s.log.Warn("cutting a client that stalls while others wait for memory", "export", c.exp.Name, "client", c.peer)
-			c.kill()
-		}
-	}
 }

@@ -311,7 +311,8 @@ func TestBlockingWritesMoveToWorkers(t *testing.T) {
 			for range 20 {
 				p.do(nbd.Request{Command: nbd.CmdWrite, Length: n}, make([]byte, n))
 			}
-			if w.inline.Load() < 3 || kernel != (w.worker.Load() > 0) {
+			// (A large write of a client that is not known to be quick, as the first, goes in four parts by workers.)
+			if w.inline.Load() < 3 || kernel != (w.worker.Load() > 12) {
 				t.Errorf("%d bytes, by the kernel %v: %d writes inline, %d by workers", n, kernel, w.inline.Load(), w.worker.Load())
 			}
 		}
@@ -418,36 +419,38 @@ func TestDeafClient(t *testing.T) {
 	wg.Wait()
 }
 
-// Clients that stall while they hold memory are cut when others need it, and
-// not before.
+// Clients that stand still in the middle of a request are cut when such clients hold
+// more than their budget, and not before.
 func TestStalledClientsAreCut(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes as long as a client may stall")
-	}
 	t.Parallel()
 	r := serve(t, server.Config{
-		Exports: []server.Export{{Name: "d", Disk: memDisk(t, 64<<20)}}, Memory: 8 << 20, Log: testLog(t),
+		Exports: []server.Export{{Name: "d", Disk: memDisk(t, 64<<20)}}, Memory: 16 << 20, Log: testLog(t),
 	})
+	honest := r.connect(t, nbd.Simple, "d")
 	var stalled []*peer
-	for range 3 { // all of the memory for large requests is in their hands
-		p := r.connect(t, nbd.Simple, "d")
-		p.send(nbd.Request{Command: nbd.CmdWrite, Length: 1 << 20}, make([]byte, 4096))
-		stalled = append(stalled, p)
-	}
-	time.Sleep(200 * time.Millisecond)
-	p := r.connect(t, nbd.Simple, "d")
-	if got := p.do(nbd.Request{Command: nbd.CmdWrite, Length: 1 << 20}, make([]byte, 1<<20)); got.errno != nbd.OK {
-		t.Fatal(got.errno)
-	}
-	cut := 0
-	for _, s := range stalled {
-		_ = s.conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
-		if _, err := s.conn.Read(make([]byte, 1)); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			cut++
+	for _, c := range []struct {
+		n    int
+		want bool
+	}{{5, false}, {40, true}} {
+		for len(stalled) < c.n {
+			p := r.connect(t, nbd.Simple, "d")
+			p.send(nbd.Request{Command: nbd.CmdWrite, Length: 1 << 20}, make([]byte, 4096))
+			stalled = append(stalled, p)
 		}
-	}
-	if cut == 0 {
-		t.Error("none was cut, yet there was memory")
+		time.Sleep(200 * time.Millisecond)
+		if got := honest.do(nbd.Request{Command: nbd.CmdWrite, Length: 1 << 20}, make([]byte, 1<<20)); got.errno != nbd.OK {
+			t.Fatal(got.errno)
+		}
+		cut := 0
+		for _, s := range stalled {
+			_ = s.conn.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+			if _, err := s.conn.Read(make([]byte, 1)); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+				cut++
+			}
+		}
+		if cut > 0 != c.want || cut == c.n {
+			t.Errorf("%d of %d were cut", cut, c.n)
+		}
 	}
 }
 

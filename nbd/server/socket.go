@@ -85,6 +85,7 @@ type socket struct {
 // stall is told when a transport waits for its peer for long.
 type stall interface {
 	begin() // may be called again and again
+	progress(n int)
 	end()
 }
 
@@ -163,7 +164,9 @@ func (k *socket) fill(p []byte, need int) (int, error) {
 	}
 	for have < need {
 		n, err := k.receive(p[have:])
-		have += n
+		if have += n; n > 0 {
+			k.stall.progress(n)
+		}
 		if err == errIdle {
 			k.stall.begin()
 			k.poll(unix.POLLIN, longWait)
@@ -210,6 +213,7 @@ func (k *socket) send(p []byte) error {
 	for len(p) > 0 {
 		n, err := unix.Write(k.fd, p)
 		if n > 0 {
+			k.stall.progress(n)
 			p = p[n:]
 		}
 		if err := k.waited(err); err != nil {
@@ -223,9 +227,7 @@ func (k *socket) send(p []byte) error {
 // waited turns a timeout of a send into patience.
 func (k *socket) waited(err error) error {
 	switch err {
-	case nil:
-		k.stall.end()
-	case unix.EINTR:
+	case nil, unix.EINTR:
 	case unix.EAGAIN:
 		k.stall.begin()
 	default:
@@ -241,6 +243,7 @@ func (k *socket) sendFile(r disk.FileRange) (int64, error) {
 	for sent < r.Len {
 		n, err := unix.Sendfile(k.fd, r.FD, &off, int(r.Len-sent))
 		if n > 0 {
+			k.stall.progress(n)
 			sent += int64(n)
 			continue
 		}
@@ -290,6 +293,7 @@ func (k *socket) close(gently bool) {
 type stream struct {
 	conn  net.Conn
 	stall stall
+	late  *time.Timer // tells the stall
 }
 
 func (t *stream) receive(p []byte) (int, error) {
@@ -310,21 +314,51 @@ func (t *stream) idleOr(err error) error {
 	return err
 }
 
-func (t *stream) fill(p []byte, need int) (int, error) {
-	t.stall.begin()
+func (t *stream) fill(p []byte, need int) (have int, err error) {
 	defer t.stall.end()
-	n, err := io.ReadAtLeast(t.conn, p, need)
-	if err == io.EOF {
-		err = io.ErrUnexpectedEOF
+	defer func() { _ = t.conn.SetReadDeadline(time.Time{}) }()
+	for wait := hotWait; have < need; {
+		_ = t.conn.SetReadDeadline(time.Now().Add(wait))
+		n, err := t.conn.Read(p[have:])
+		if have += n; n > 0 {
+			t.stall.progress(n)
+		}
+		switch {
+		case have >= need:
+		case t.idleOr(err) == errIdle:
+			t.stall.begin()
+			wait = longWait * time.Millisecond
+		case err == io.EOF:
+			return have, io.ErrUnexpectedEOF
+		case err != nil:
+			return have, err
+		}
 	}
-	return n, err
+	return have, nil
 }
 
+// streamStep is sent before progress is noticed.
+const streamStep = 64 << 10
+
+// send has no time-out of its own: one that passes in the middle of a TLS record ends
+// the session.
 func (t *stream) send(p []byte) error {
-	t.stall.begin()
+	if t.late == nil {
+		t.late = time.AfterFunc(sendWait, t.stall.begin)
+	} else {
+		t.late.Reset(sendWait)
+	}
 	defer t.stall.end()
-	_, err := t.conn.Write(p)
-	return err
+	defer t.late.Stop()
+	for len(p) > 0 {
+		n, err := t.conn.Write(p[:min(len(p), streamStep)])
+		if err != nil {
+			return err
+		}
+		t.stall.progress(n)
+		p = p[n:]
+	}
+	return nil
 }
 
 // wire is the connection below TLS.

@@ -97,6 +97,7 @@ func (x *passage) fill() error {
 		n, err := x.Receive(k.fd)
 		switch {
 		case n > 0:
+			k.stall.progress(int(n))
 			ready = false
 		case err == nil:
 			return io.ErrUnexpectedEOF

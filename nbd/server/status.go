@@ -71,10 +71,18 @@ type statusSpace struct {
 	out      []byte
 }
 
+// statusCost is counted for one: its extents, and 16 bytes for each twice.
+const statusCost = disk.ExtentBatch * (24 + 16 + 16)
+
 var statusSpaces = sync.Pool{New: func() any { return new(statusSpace) }}
 
 // runBlockStatus answers with one chunk for each context.
 func (t *task) runBlockStatus() {
+	if err := t.c.reserve(statusCost); err != nil {
+		t.fail(err)
+		return
+	}
+	defer t.c.unreserve(statusCost)
 	sp := statusSpaces.Get().(*statusSpace)
 	defer statusSpaces.Put(sp)
 	sp.out = sp.out[:0]
@@ -98,7 +106,7 @@ func (t *task) runBlockStatus() {
 // statuses collects the extents of one context, merged. Only the last may reach
 // beyond the request; under REQ_ONE there is one, and it may not.
 func (t *task) statuses(sp *statusSpace, m disk.MapName) error {
-	limit, most := uint64(maxStatus32), disk.ExtentBatch
+	limit, most := uint64(maxStatus32), max(1, disk.ExtentBatch/len(t.ids))
 	if t.c.mode == nbd.Extended {
 		limit = 1 << 62
 	}

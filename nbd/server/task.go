@@ -55,7 +55,7 @@ func (t *task) takePiece(ws *workspace, n int) (err error) {
 			return err
 		}
 	}
-	if t.piece, err = t.c.s.mem.takePiece(t.c.ctx, n); err != nil {
+	if t.piece, err = t.c.takePiece(n); err != nil {
 		return err
 	}
 	t.data = (*t.piece)[pieceHead : pieceHead+n]
@@ -64,7 +64,7 @@ func (t *task) takePiece(ws *workspace, n int) (err error) {
 
 func (t *task) putPiece() {
 	if t.piece != nil {
-		t.c.s.mem.putPiece(t.piece)
+		t.c.putPiece(t.piece)
 		t.piece, t.data = nil, nil
 	}
 }
@@ -82,12 +82,25 @@ func (c *conn) start(ws *workspace, t *task) error {
 				return err
 			}
 		}
-		c.slots <- struct{}{}
+		c.awaitSlot()
 	}
 	c.refs.Add(1)
 	c.dispatched = true
 	c.s.work.do(t)
 	return nil
+}
+
+// awaitSlot takes a slot as soon as a task ends and its reply has left. The disk or
+// the client may keep it for long, and others need the workspace that waits here.
+func (c *conn) awaitSlot() {
+	wait := time.NewTimer(sendWait)
+	defer wait.Stop()
+	select {
+	case c.slots <- struct{}{}:
+	case <-wait.C:
+		c.lend()
+		c.slots <- struct{}{}
+	}
 }
 
 // run serves the task and ends it.

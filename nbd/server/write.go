@@ -23,6 +23,9 @@ func (c *conn) write(ws *workspace, r *nbd.Request) error {
 		if done, err := c.spliceWrite(ws, r); done {
 			return err
 		}
+		if !c.quick.Load() {
+			return c.writeGroup(ws, r)
+		}
 		t := c.newTask(r)
 		if err := c.takePayload(ws, t, int(r.Length)); err != nil {
 			t.drop()
@@ -122,9 +125,11 @@ func (g *group) failed(err error) {
 func (c *conn) writeGroup(ws *workspace, r *nbd.Request) error {
 	g := &group{r: *r}
 	g.left.Store(1) // the reader's
+	waits := c.waits.Load()
+	defer func() { c.went(waits) }()
 	off, left := r.Offset, r.Length
 	for left > 0 {
-		n := min(left, pieceLarge)
+		n := uint64(c.portion(int64(left)))
 		t := c.newTask(&nbd.Request{Command: nbd.CmdWrite, Cookie: r.Cookie, Offset: off, Length: n})
 		if err := c.takePayload(ws, t, int(n)); err != nil {
 			t.drop()
