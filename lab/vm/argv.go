@@ -60,7 +60,7 @@ func (a *argv) machine(c Config) {
 		machine += ",memory-backend=" + idMemory
 	}
 	a.add("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-S",
-		"-name", "guest="+c.Name+",debug-threads=on")
+		"-name", "guest="+c.Name+",debug-threads=on", "-sandbox", confinement)
 	a.add("-machine", machine)
 	if c.Accel == AccelKVM {
 		a.add("-accel", "kvm", "-cpu", "host")
@@ -72,6 +72,11 @@ func (a *argv) machine(c Config) {
 		a.add("-object", backend)
 	}
 }
+
+// confinement is what QEMU denies itself, by seccomp, once it has started: calls that it
+// never makes, other users' rights, other programs, and changes of its priority and
+// CPUs, which its parent has set.
+const confinement = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 // memoryBackend: a vhost-user server maps the guest's memory, so it is shared; a
 // guest with a NUMA placement has it on that node and nowhere else.
@@ -110,7 +115,7 @@ func (a *argv) channels(c Config) {
 	socket := func(id, name string) string {
 		return "socket,id=" + id + ",path=" + quote(filepath.Join(c.Dir, name))
 	}
-	a.add("-chardev", "file,id=console,path="+quote(filepath.Join(c.Dir, consoleName)), "-serial", "chardev:console")
+	a.add("-chardev", socket("console", consoleSocket), "-serial", "chardev:console")
 	a.add("-chardev", socket(idMonitor, monitorName), "-mon", "chardev="+idMonitor+",mode=control")
 	a.add("-device", virtio(c, "virtio-serial")+",id=ports", "-chardev", socket("agent-socket", agentName),
 		"-device", "virtserialport,id="+idAgent+",bus=ports.0,chardev=agent-socket,name="+agent.Port)

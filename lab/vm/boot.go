@@ -18,8 +18,9 @@ import (
 
 // Names of the sockets in Config.Dir.
 const (
-	monitorName = "qmp.sock"
-	agentName   = "agent.sock"
+	monitorName   = "qmp.sock"
+	agentName     = "agent.sock"
+	consoleSocket = "console.sock"
 )
 
 // maxSocket is the longest path of a unix socket, unix(7), less the zero.
@@ -37,7 +38,8 @@ type VM struct {
 	dir     string
 	process *process
 	monitor *monitor
-	serial  net.Conn           // the virtio-serial port
+	serial  net.Conn // the virtio-serial port
+	console *console
 	agent   io.ReadWriteCloser // that, or a vsock
 
 	mu     sync.Mutex
@@ -52,7 +54,7 @@ type VM struct {
 
 // newVM is a guest that is not started.
 func newVM(dir string) *VM {
-	return &VM{dir: dir, opened: make(chan struct{}), exited: make(chan struct{})}
+	return &VM{dir: dir, console: newConsole(), opened: make(chan struct{}), exited: make(chan struct{})}
 }
 
 // Boot starts a guest and returns when something in it has opened the agent's
@@ -129,7 +131,7 @@ func (c Config) ready() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if path := filepath.Join(c.Dir, agentName); len(path) > maxSocket {
+	if path := filepath.Join(c.Dir, consoleSocket); len(path) > maxSocket {
 		return nil, fmt.Errorf("guest %s: the path of its socket %s has %d bytes, %d are possible: use a shorter folder", c.Name, path, len(path), maxSocket)
 	}
 	if c.Kit == nil {
@@ -150,6 +152,11 @@ func (v *VM) start(ctx context.Context, c Config, words []string) error {
 		return err
 	}
 	defer forAgent.Close()
+	forConsole, err := listen(ctx, filepath.Join(c.Dir, consoleSocket))
+	if err != nil {
+		return err
+	}
+	defer forConsole.Close()
 	cpus, err := theHost.nodeCPUs(c.Setup.NUMA)
 	if err != nil {
 		return err
@@ -160,6 +167,11 @@ func (v *VM) start(ctx context.Context, c Config, words []string) error {
 	conn, err := v.accept(ctx, forMonitor)
 	if err == nil {
 		v.monitor, err = newMonitor(ctx, conn, v.event)
+	}
+	if err == nil {
+		if conn, err = v.accept(ctx, forConsole); err == nil {
+			v.console.keep(conn)
+		}
 	}
 	go v.watch() // ends with QEMU, which Close sees to
 	if err != nil {
@@ -244,7 +256,7 @@ func (v *VM) Agent() io.ReadWriteCloser { return v.agent }
 func (v *VM) PID() int { return v.process.PID() }
 
 // Console is the end of what the guest's kernel printed.
-func (v *VM) Console() string { return readConsole(filepath.Join(v.dir, consoleName)) }
+func (v *VM) Console() string { return v.console.String() }
 
 // Exited is closed when QEMU has ended. Events and Ending are complete then.
 func (v *VM) Exited() <-chan struct{} { return v.exited }
@@ -290,6 +302,7 @@ func (v *VM) Close() error {
 }
 
 func (v *VM) close() error {
+	defer v.console.close()
 	for _, c := range []io.Closer{v.agent, v.serial} {
 		if c != nil {
 			_ = c.Close()
@@ -312,7 +325,7 @@ func (v *VM) close() error {
 	if v.process != nil && v.process.Ended() {
 		<-v.exited
 	}
-	for _, name := range []string{monitorName, agentName} {
+	for _, name := range []string{monitorName, agentName, consoleSocket} {
 		if err := os.Remove(filepath.Join(v.dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
 		}

@@ -26,7 +26,7 @@ func left(t *testing.T, c Config) {
 			t.Errorf("%s runs on", filepath.Dir(file))
 		}
 	}
-	for _, name := range []string{monitorName, agentName} {
+	for _, name := range []string{monitorName, agentName, consoleSocket} {
 		if _, err := os.Lstat(filepath.Join(c.Dir, name)); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s: %v", name, err)
 		}

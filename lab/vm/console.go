@@ -2,9 +2,14 @@ package vm
 
 import (
 	"io"
+	"net"
 	"os"
 	"strings"
+	"sync"
+	"time"
 	"unicode"
+
+	"github.com/vmdisk/vmdisk/child"
 )
 
 const consoleName = "console"
@@ -15,6 +20,56 @@ const consoleLines = 100
 
 // consoleBytes is how much of the end of a console is looked at.
 const consoleBytes = 64 << 10
+
+// console is the end of what a guest's kernel printed. What it prints it decides, so it
+// goes into no file of the host, which it could fill. Safe for concurrent use.
+type console struct {
+	tail  child.Tail
+	ended chan struct{}
+
+	mu   sync.Mutex
+	conn net.Conn
+}
+
+func newConsole() *console { return &console{ended: make(chan struct{})} }
+
+// keep reads the console until QEMU ends or close is called.
+func (c *console) keep(conn net.Conn) {
+	c.mu.Lock()
+	c.conn = conn
+	c.mu.Unlock()
+	go func() {
+		defer close(c.ended)
+		_, _ = io.Copy(&c.tail, conn)
+	}()
+}
+
+func (c *console) kept() net.Conn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.conn
+}
+
+// drained waits until all that an ended QEMU left was read, somebody else may hold its end.
+func (c *console) drained(limit time.Duration) {
+	if c.kept() == nil {
+		return
+	}
+	select {
+	case <-c.ended:
+	case <-time.After(limit):
+	}
+}
+
+func (c *console) close() {
+	if conn := c.kept(); conn != nil {
+		_ = conn.Close()
+		<-c.ended
+	}
+}
+
+// String is its last lines, as plain text.
+func (c *console) String() string { return lastLines(c.tail.String(), consoleLines) }
 
 // readConsole returns the end of what a guest's kernel printed.
 func readConsole(path string) string {

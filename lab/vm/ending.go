@@ -96,6 +96,7 @@ func (v *VM) Ending() string {
 func (v *VM) watch() {
 	defer close(v.exited)
 	<-v.process.Done()
+	v.console.drained(lastWords)
 	if v.monitor == nil {
 		return
 	}

@@ -69,6 +69,7 @@ func lacksQEMU(ctx context.Context, c Config) []string {
 			why = append(why, fmt.Sprintf("this QEMU has no device %s: install one that was built with it", name))
 		}
 	}
+	why = append(why, asked(ctx, "sandbox", lacksSandbox)...)
 	machines := asked(ctx, "machines", listMachines)
 	if machines != nil && !slices.Contains(machines, c.Guest.Machine) {
 		why = append(why, fmt.Sprintf("this QEMU has no machine %s: install one that was built with it, or set guest.machine to one of pc, q35, microvm that `%s -machine help` lists", c.Guest.Machine, QEMU))
@@ -197,6 +198,19 @@ func listMachines(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	return parseMachines(string(out)), nil
+}
+
+// lacksSandbox: guests run only in a QEMU that denies itself what it does not need.
+func lacksSandbox(ctx context.Context) ([]string, error) {
+	out, err := exec.CommandContext(ctx, QEMU, "-sandbox", confinement, "-version").CombinedOutput()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return []string{}, nil
+	case errors.As(err, &exit) && strings.Contains(string(out), "sandbox"):
+		return []string{"this QEMU has no -sandbox: install one that was built with libseccomp"}, nil
+	}
+	return nil, err
 }
 
 // parseMachines reads lines such as "pc    Standard PC (i440FX + PIIX, 1996) (alias of pc-i440fx-7.2)" below a title.
