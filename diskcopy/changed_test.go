@@ -3,8 +3,12 @@ package diskcopy
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/vmdisk/vmdisk/disk"
@@ -153,4 +157,47 @@ func zero(t *testing.T, d *disk.Disk, off, n int64) {
 	if err := d.Zero(context.Background(), off, n, disk.MayTrim); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestJournalLock: of many that take the journal one has it, and a lock on a file that lost its
+// name meanwhile is not taken for one.
+func TestJournalLock(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "j")
+	late, err := openJournalFile(path, os.O_RDWR|os.O_CREATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Close()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if named, err := lockNamed(late, path); named || err != nil {
+		t.Errorf("a removed file: %v, %v", named, err)
+	}
+	var holders atomic.Int64
+	var wg sync.WaitGroup
+	start := make(chan struct{})
+	for range 8 {
+		wg.Go(func() {
+			if j, err := lockJournal(path); err == nil {
+				if holders.Add(1) > 1 {
+					t.Error("two have the journal")
+				}
+				<-start // the others have tried
+				holders.Add(-1)
+				j.close()
+			} else if !strings.Contains(err.Error(), "in use by another copy") {
+				t.Error(err)
+			}
+		})
+	}
+	for holders.Load() == 0 {
+		runtime.Gosched()
+	}
+	if named, err := lockNamed(late, path); named || err != nil {
+		t.Errorf("a file that another one has the name of: %v, %v", named, err)
+	}
+	close(start)
+	wg.Wait()
 }

@@ -211,20 +211,29 @@ func lockJournal(path string) (*journal, error) {
 		if err != nil {
 			return nil, err
 		}
-		switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
-		case errors.Is(err, unix.EWOULDBLOCK):
-			return nil, errors.Join(errors.New("in use by another copy; wait for its end, or end it"), f.Close())
-		case err != nil:
-			return nil, errors.Join(fmt.Errorf("cannot be locked there, name another place by --journal: %w", err), f.Close())
-		}
-		mine, err1 := f.Stat()
-		named, err2 := os.Stat(path)
-		if err1 == nil && err2 == nil && os.SameFile(mine, named) {
+		named, err := lockNamed(f, path)
+		if named {
 			return &journal{f: f, path: path}, nil
 		}
-		_ = f.Close() // a copy that ended meanwhile removed it
+		if err = errors.Join(err, f.Close()); err != nil {
+			return nil, err
+		}
 	}
 	return nil, errors.New("other copies make and remove it all the time")
+}
+
+// lockNamed locks f, and reports whether path still is its name: a copy that ended may
+// have removed it between our opening and our locking it, and a third one made another.
+func lockNamed(f *os.File, path string) (bool, error) {
+	switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		return false, errors.New("in use by another copy; wait for its end, or end it")
+	case err != nil:
+		return false, fmt.Errorf("cannot be locked there, name another place by --journal: %w", err)
+	}
+	mine, err1 := f.Stat()
+	named, err2 := os.Stat(path)
+	return err1 == nil && err2 == nil && os.SameFile(mine, named), nil
 }
 
 // takeOver reads what an earlier run left if the copy is to be resumed and check agrees;
