@@ -25,8 +25,6 @@ const (
 	// idleGrace is how long a client that has shown a ticket is idle before its
 	// connection may be closed in favour of a new one.
 	idleGrace = time.Second
-	// answerGrace is the same for a request that no ticket was shown for.
-	answerGrace = 10 * time.Second
 	// maxRefusing bounds the connections that are being told that there is no room;
 	// further ones are closed at once.
 	maxRefusing   = 64
@@ -108,8 +106,9 @@ func (s *service) forget(c *conn) {
 }
 
 // leastNeeded returns the connection, of one address or of any, that is to yield to a
-// new one: the oldest of those that have not shown a ticket, then the one that is idle
-// longest. Those that are served for a ticket never yield. The caller holds s.mu.
+// new one: of those that have not shown a ticket the one that has been waiting, or
+// asking for something, longest; then the one that is idle longest. Honest clients show a
+// ticket within milliseconds. Those that are served for a ticket never yield. The caller holds s.mu.
 func (s *service) leastNeeded(address string) (victim *conn) {
 	now, best := time.Now(), 0
 	for c := range s.conns {
@@ -127,13 +126,10 @@ func (s *service) leastNeeded(address string) (victim *conn) {
 // rank tells how readily a connection yields; 0: not at all. The caller holds
 // service.mu.
 func (c *conn) rank(now time.Time) int {
-	quiet := now.Sub(c.since)
 	switch {
-	case !c.known && !c.busy:
-		return 3
-	case !c.busy && quiet >= idleGrace:
+	case !c.known:
 		return 2
-	case !c.known && quiet >= answerGrace:
+	case !c.busy && now.Sub(c.since) >= idleGrace:
 		return 1
 	}
 	return 0
