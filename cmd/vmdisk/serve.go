@@ -44,6 +44,7 @@ type serveFlags struct {
 	verbose   bool
 	names     exportFlags
 	limits    limitFlags
+	notes     io.Writer // what people should know
 }
 
 func newServe() *cobra.Command {
@@ -122,6 +123,7 @@ func (f *serveFlags) serve(c *cobra.Command, arg []string) (err error) {
 	if err != nil {
 		return err
 	}
+	f.notes = c.ErrOrStderr()
 	exports, err := f.open(ctx, arg)
 	defer func() {
 		for _, e := range exports {

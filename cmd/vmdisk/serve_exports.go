@@ -2,12 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/diskurl"
 	"github.com/vmdisk/vmdisk/nbd"
 	"github.com/vmdisk/vmdisk/nbd/server"
@@ -143,7 +147,7 @@ func (f *serveFlags) open(ctx context.Context, arg []string) ([]server.Export, e
 		return nil, err
 	}
 	for i := range exports {
-		d, err := diskurl.Open(ctx, urls[i], o)
+		d, err := f.openOne(ctx, urls[i], o)
 		if err != nil {
 			return exports[:i], err
 		}
@@ -153,4 +157,20 @@ func (f *serveFlags) open(ctx context.Context, arg []string) ([]server.Export, e
 		}
 	}
 	return exports, nil
+}
+
+// openOne opens a disk, one that can only be read to be read: nothing asks for more
+// unless a client does, who is told.
+func (f *serveFlags) openOne(ctx context.Context, rawURL string, o diskurl.Options) (*disk.Disk, error) {
+	d, err := diskurl.Open(ctx, rawURL, o)
+	why := ""
+	if !o.ReadOnly && errors.Is(err, disk.ErrReadOnly) {
+		why = ": " + err.Error()
+		o.ReadOnly = true
+		d, err = diskurl.Open(ctx, rawURL, o)
+	}
+	if err == nil && d.Info().ReadOnly && !f.options.ReadOnly && !slices.Contains(o.Filters, "readonly") {
+		fmt.Fprintf(f.notes, "vmdisk: serve: %s is served read-only%s\n", rawURL, why)
+	}
+	return d, err
 }

@@ -172,12 +172,29 @@ func (f *File) explainOpen(err error) error {
 		return fmt.Errorf("%w: the file system has no O_DIRECT, so cache mode %s cannot be had; use writeback or writethrough", err, f.opts.Cache)
 	case err == unix.EBUSY && f.blockDev:
 		return fmt.Errorf("%w: %w by the kernel (mounted, or part of a volume) or opened exclusively", err, ErrInUse)
-	case err == unix.EROFS, err == unix.EACCES && !f.opts.ReadOnly:
-		return fmt.Errorf("%w (opened for writing)", err)
+	case !f.opts.ReadOnly && (err == unix.EROFS || err == unix.EACCES || err == unix.EPERM):
+		return f.explainReadOnly(err)
 	case err == unix.ENXIO && f.blockDev:
 		return fmt.Errorf("%w: no such device, or no medium in it", err)
 	}
 	return err
+}
+
+// immutable is FS_IMMUTABLE_FL of linux/fs.h.
+const immutable = 0x10
+
+// explainReadOnly says whether a file that cannot be opened for writing can be read.
+func (f *File) explainReadOnly(err error) error {
+	fd, cannot := openFD(f.path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK)
+	if cannot != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	why := "it can be read, not written"
+	if flags, e := unix.IoctlGetInt(fd, unix.FS_IOC_GETFLAGS); e == nil && flags&immutable != 0 {
+		why = "it is immutable (chattr -i changes that)"
+	}
+	return fmt.Errorf("%s: %w: %w", why, disk.ErrReadOnly, err)
 }
 
 // start finds out what the storage can do and builds the first Info.
@@ -223,7 +240,7 @@ func (f *File) firstInfo() disk.Info {
 	direct := f.opts.Cache.direct()
 	in := disk.Info{
 		Size: f.size.Load(), Preferred: f.preferred, TrimAlign: f.trimAlign,
-		Volatile: !f.opts.Cache.sync(), ReadOnly: f.opts.ReadOnly, MultiConn: true,
+		Volatile: !f.opts.Cache.sync(), ReadOnly: f.opts.ReadOnly || f.readOnly, MultiConn: true,
 		KnownZero: f.knownZero.Load(), KernelIO: !direct || uring.CanCopyByKernel(),
 		Zero: disk.Native, FastZero: disk.Native, Trim: disk.Native, FUA: disk.Native, Cache: disk.Native,
 		ID: f.key.String(),

@@ -15,6 +15,7 @@ import (
 // geometry is what does not change while a file is open. Bytes all.
 type geometry struct {
 	blockDev   bool
+	readOnly   bool // block device: nothing can be written, though it opens for that
 	inMemory   bool // tmpfs or ramfs
 	fsType     int64
 	sector     int64 // logical sector of a block device; 1 for files
@@ -74,6 +75,10 @@ func (g *geometry) learnDevice(fd int, rdev uint64) error {
 		physical = sector
 	}
 	g.sector = int64(sector)
+	// Such a device opens for writing like any other, and fails at the first write.
+	if ro, err := unix.IoctlGetInt(fd, unix.BLKROGET); err == nil && ro != 0 {
+		g.readOnly = true
+	}
 	g.preferred = max(int64(physical), pageSize)
 	g.maxZeroes = queueLimit(rdev, "write_zeroes_max_bytes")
 	g.maxDiscard = queueLimit(rdev, "discard_max_bytes")
