@@ -153,17 +153,37 @@ func (f *copyFlags) openPartial(c *cobra.Command, t *target, u diskurl.URL, size
 			return nil, err
 		}
 	}
+	if err := t.lock(c.Context(), u, o); err != nil {
+		return nil, err
+	}
+	if !diskurl.Creatable(u.At(t.final)) {
+		return nil, errors.Join(errMeanwhile, t.disk.Close())
+	}
+	if err := t.narrow(0o600); err != nil {
+		return nil, errors.Join(err, t.disk.Close())
+	}
+	return t, nil
+}
+
+var errMeanwhile = errors.New("another copy to it has begun or ended meanwhile; try again")
+
+// lock opens the partial file at u, which keeps other copies out, and makes sure that it is
+// still that: the copy that had the lock before may have given it its name, or replaced it.
+func (t *target) lock(ctx context.Context, u diskurl.URL, o diskurl.Options) error {
 	before, err := diskurl.Identity(t.partial)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		t.disk, err = openUnlocked(ctx, u.String(), o)
 	}
-	if t.disk, err = openUnlocked(c.Context(), u.String(), o); err != nil {
-		return nil, err
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return errMeanwhile
+	case err != nil:
+		return err
 	}
-	if now, err := diskurl.Identity(t.partial); err != nil || now != before || !diskurl.Creatable(u.At(t.final)) {
-		return nil, errors.Join(fmt.Errorf("another copy has finished %s meanwhile, or begun it anew; try again", t.final), t.disk.Close())
+	if now, err := diskurl.Identity(t.partial); err != nil || now != before {
+		return errors.Join(errMeanwhile, t.disk.Close())
 	}
-	return t, t.narrow(0o600)
+	return nil
 }
 
 // readJournal looks at what an earlier copy left; nil without a journal.
@@ -202,7 +222,11 @@ func (f *copyFlags) makePartial(c *cobra.Command, t *target, u diskurl.URL, size
 	if t.mode != nil {
 		o.Mode = *t.mode | 0o600
 	}
-	return diskurl.Create(c.Context(), u.String(), o)
+	err = diskurl.Create(c.Context(), u.String(), o)
+	if errors.Is(err, fs.ErrExist) {
+		return errMeanwhile
+	}
+	return err
 }
 
 // sayAnew tells that what an earlier copy did is given up, and how not to.
@@ -217,25 +241,17 @@ func (f *copyFlags) sayAnew(c *cobra.Command, t *target, left *diskcopy.JournalI
 
 // removeLeft removes what an earlier copy left, unless a copy still writes to it.
 func (t *target) removeLeft(ctx context.Context, left *diskcopy.JournalInfo) error {
-	before, err := diskurl.Identity(t.partial)
-	if err != nil {
+	if err := t.lock(ctx, diskurl.File(t.partial), diskurl.Options{Format: diskurl.SchemeRaw}); err != nil {
 		return err
 	}
-	d, err := openUnlocked(ctx, diskurl.File(t.partial).String(), diskurl.Options{Format: diskurl.SchemeRaw})
-	if err != nil {
-		return err
+	var err error
+	if left != nil && left.Target == t.disk.Info().ID {
+		err = os.Remove(t.journal) // first: a new file must never meet the old one's journal
 	}
-	if now, err2 := diskurl.Identity(t.partial); err2 != nil || now != before {
-		err = fmt.Errorf("another copy has finished or replaced %s meanwhile; try again", t.partial)
-	} else {
-		if left != nil && left.Target == now {
-			err = os.Remove(t.journal) // first: a new file must never meet the old one's journal
-		}
-		if err == nil {
-			err = os.Remove(t.partial)
-		}
+	if err == nil {
+		err = os.Remove(t.partial)
 	}
-	return errors.Join(err, d.Close())
+	return errors.Join(err, t.disk.Close())
 }
 
 // openUnlocked opens a disk whose last user may just have been killed: until the kernel
