@@ -47,9 +47,10 @@ type conn struct {
 	cancel   context.CancelFunc
 	unwatch  func() bool // of the lease
 
-	place  *place
-	opened int64        // when the session began, Unix ns
-	asked  atomic.Int64 // when the last request came, or 0
+	place    *place
+	opened   int64        // when the session began, Unix ns
+	failures tokens       // lines of the log about failed requests
+	asked    atomic.Int64 // when the last request came, or 0
 
 	t      transport
 	socket *socket // t, when it is a plain socket
@@ -87,7 +88,7 @@ type conn struct {
 // unless there is an error.
 func (s *Server) newConn(a *agreement, p *place) (*conn, error) {
 	c := &conn{
-		s: s, exp: a.exp, peer: a.conn.RemoteAddr().String(), mode: a.mode, flags: a.flags, contexts: a.contexts,
+		s: s, exp: a.exp, peer: a.peer, mode: a.mode, flags: a.flags, contexts: a.contexts,
 		slots: make(chan struct{}, s.cfg.Depth), place: p, opened: time.Now().UnixNano(),
 	}
 	c.allowed = allowedFlags(a.mode, a.flags)

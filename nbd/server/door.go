@@ -290,7 +290,7 @@ func (c *conn) makeRoom() {
 // refuse answers the first options of a connection that finds no place with the reason.
 func (s *Server) refuse(v *visitor, why string) {
 	s.stats.refused.Add(1)
-	s.log.Warn("connection refused", "client", v.nc.RemoteAddr().String(), "reason", why)
+	s.log.Warn("connection refused", "client", clientName(v.nc), "reason", why)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.door.refusing >= maxRefusing || s.draining.Load() {

@@ -65,6 +65,7 @@ type terms struct {
 type agreement struct {
 	terms
 	conn  net.Conn
+	peer  string // for the log
 	exp   *export
 	flags nbd.TransmissionFlags
 }

@@ -28,7 +28,7 @@ func (h *haggler) resolve(name string) *export {
 	}
 	l, err := h.s.cfg.Resolve(h.s.ctx, name)
 	if err != nil {
-		h.s.log.Info("no export for a client", "client", h.v.nc.RemoteAddr().String(), "error", err)
+		h.s.log.Info("no export for a client", "client", clientName(h.v.nc), "error", err)
 		return nil
 	}
 	l.Name = name

@@ -228,7 +228,7 @@ func (c *conn) diskError(r *nbd.Request, err error, f disk.Flags) (nbd.Errno, st
 	e := errnoOf(err, f)
 	c.exp.errors.Add(1)
 	if e != nbd.ENOTSUP {
-		c.s.log.Warn("request failed", "export", c.exp.Name, "client", c.peer, "command", r.Command.String(), "error", err)
+		c.logFailure(r.Command.String(), err)
 	}
 	return e, messageOf(e)
 }

@@ -133,6 +133,7 @@ func New(cfg Config) (*Server, error) {
 		s.cancel()
 		return nil, err
 	}
+	s.log = slog.New(newBoundedLog(cfg.Log.Handler(), &s.stats.dropped))
 	s.mem.starved = s.poll.ensureWaiter
 	s.work.start()
 	return s, nil
@@ -236,7 +237,7 @@ func (s *Server) dropListener(l net.Listener) {
 
 // negotiate haggles and then serves the connection, or leaves it to the poller.
 func (s *Server) negotiate(v *visitor) {
-	peer := v.nc.RemoteAddr().String()
+	peer := clientName(v.nc)
 	h := &haggler{s: s, v: v, conn: v.nc, timeout: s.cfg.HandshakeTimeout}
 	result, err := h.haggle()
 	if s.leave(v) {
@@ -251,6 +252,7 @@ func (s *Server) negotiate(v *visitor) {
 		return
 	}
 	_ = result.conn.SetDeadline(time.Time{})
+	result.peer = peer
 	c, err := s.newConn(result, v.place)
 	if err != nil {
 		s.log.Warn("connection lost", "client", peer, "error", err)
