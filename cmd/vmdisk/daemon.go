@@ -29,12 +29,15 @@ SIGINT or SIGTERM lets the running requests finish and ends it.`,
   vmdisk daemon --conf-dir conf --show-config`,
 		Args: args(0, 0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, err := server.LoadConfig(confDir)
+			cfg, err := server.ReadConfig(confDir)
+			if err == nil && show {
+				return writeJSON(c.OutOrStdout(), cfg.Map())
+			}
+			if err == nil {
+				err = cfg.Check()
+			}
 			if err != nil {
 				return err
-			}
-			if show {
-				return writeJSON(c.OutOrStdout(), cfg.Map())
 			}
 			return runDaemon(c.Context(), cfg, ticket, sandbox.value)
 		},

@@ -176,8 +176,8 @@ func (f *serveFlags) removing(dirs []string) (kept []cap.Value) {
 // goes on as root (drop_privileges = false).
 func daemonNeeds(cfg *imageio.Config) confine.Needs {
 	n := confine.Needs{Existing: true, AnyPort: true, Abstract: true, Capabilities: []cap.Value{cap.DAC_OVERRIDE, cap.DAC_READ_SEARCH}}
-	if cfg.Log.File != "" {
-		n.Write = append(n.Write, filepath.Dir(cfg.Log.File))
+	for _, file := range cfg.Log.Files() {
+		n.Write = append(n.Write, filepath.Dir(file))
 	}
 	nbd, _ := strings.CutPrefix(cfg.NBD.Address, "unix:")
 	for _, socket := range []string{cfg.Local.Socket, cfg.Control.Socket, nbd} {

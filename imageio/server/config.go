@@ -26,6 +26,8 @@ type Config struct {
 	Control     ControlConfig `ini:"control"`
 	NBD         NBDConfig     `ini:"nbd"`
 	Log         LogConfig     `ini:"-"`
+
+	read iniFile // all that stood in the files
 }
 
 // DaemonConfig is [daemon].
@@ -99,14 +101,6 @@ type NBDConfig struct {
 	Address string `ini:"address"`
 }
 
-// LogConfig is gathered from the [logger_root] and [handler_…] sections.
-type LogConfig struct {
-	Level       string // DEBUG, INFO, WARNING, ERROR
-	File        string // empty: standard error
-	MaxBytes    int64  // rotate the file beyond this; 0: never
-	BackupCount int    // rotated files to keep
-}
-
 // DefaultConfig returns the original's defaults, with the extensions on.
 func DefaultConfig() *Config {
 	return &Config{
@@ -129,6 +123,16 @@ const vendorDir = "/usr/lib/ovirt-imageio"
 // names; later files win. Unknown sections and keys are tolerated. No file in
 // DIR is an error.
 func LoadConfig(dir string) (*Config, error) {
+	cfg, err := ReadConfig(dir)
+	if err != nil {
+		return nil, err
+	}
+	return cfg, cfg.Check()
+}
+
+// ReadConfig is LoadConfig without the check whether the settings can work together, for
+// whoever wants to see why they do not.
+func ReadConfig(dir string) (*Config, error) {
 	pattern := filepath.Join(dir, "conf.d", "*.conf")
 	files, err := filepath.Glob(pattern)
 	if err != nil || len(files) == 0 {
@@ -150,7 +154,8 @@ func LoadConfig(dir string) (*Config, error) {
 	if err := merged.applyLog(&cfg.Log); err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
-	return cfg, cfg.Check()
+	cfg.read = merged
+	return cfg, nil
 }
 
 func readINI(name string, into iniFile) error {
@@ -165,8 +170,11 @@ func readINI(name string, into iniFile) error {
 // apply fills the sections of a Config.
 func (ini iniFile) apply(cfg reflect.Value) error {
 	for i := range cfg.NumField() {
-		values := ini[cfg.Type().Field(i).Tag.Get("ini")]
-		section := cfg.Field(i)
+		name := cfg.Type().Field(i).Tag.Get("ini")
+		if name == "" || name == "-" {
+			continue
+		}
+		values, section := ini.section(name), cfg.Field(i)
 		for j := range section.NumField() {
 			v, ok := values[section.Type().Field(j).Tag.Get("ini")]
 			if !ok {
@@ -211,68 +219,6 @@ func parseBool(s string) (bool, error) {
 		return false, nil
 	}
 	return false, errors.New("not a boolean")
-}
-
-// applyLog understands as much of Python's logging configuration as the shipped
-// files use: the root logger's level and its first handler, a file (with
-// rotation) or standard error.
-func (ini iniFile) applyLog(log *LogConfig) error {
-	root := ini["logger_root"]
-	if level, ok := root["level"]; ok {
-		log.Level = strings.ToUpper(level.text)
-		if _, ok := logLevels[log.Level]; !ok {
-			return fmt.Errorf("%s: unknown level %q: use DEBUG, INFO, WARNING or ERROR", level.where, level.text)
-		}
-	}
-	name := "logfile"
-	if h, ok := root["handlers"]; ok {
-		name, _, _ = strings.Cut(h.text, ",")
-		name = strings.TrimSpace(name)
-	}
-	handler := ini["handler_"+name]
-	if class := handler["class"].text; name == "stderr" || strings.HasSuffix(class, "StreamHandler") {
-		log.File = ""
-		return nil
-	}
-	if args, ok := handler["args"]; ok {
-		if log.File = firstQuoted(args.text); log.File == "" {
-			return fmt.Errorf("%s: no file name in %q", args.where, args.text)
-		}
-	}
-	if kwargs := handler["kwargs"].text; kwargs != "" {
-		log.MaxBytes = numberAfter(kwargs, "maxBytes", log.MaxBytes)
-		log.BackupCount = int(numberAfter(kwargs, "backupCount", int64(log.BackupCount)))
-	}
-	return nil
-}
-
-func firstQuoted(s string) string {
-	at := strings.IndexAny(s, `"'`)
-	if at < 0 {
-		return ""
-	}
-	rest := s[at+1:]
-	end := strings.IndexByte(rest, s[at])
-	if end < 0 {
-		return ""
-	}
-	return rest[:end]
-}
-
-func numberAfter(s, key string, fallback int64) int64 {
-	_, rest, ok := strings.Cut(s, key)
-	if !ok {
-		return fallback
-	}
-	digits := strings.TrimLeft(rest, `"': `)
-	end := strings.IndexFunc(digits, func(r rune) bool { return r < '0' || r > '9' })
-	if end < 0 {
-		end = len(digits)
-	}
-	if n, err := strconv.ParseInt(digits[:end], 10, 64); err == nil {
-		return n
-	}
-	return fallback
 }
 
 // Check refuses settings that cannot work.
@@ -327,24 +273,43 @@ func (c NBDConfig) check(extensions bool) error {
 	return nil
 }
 
-// Map is the configuration in force under the names of the ini files.
+// Map is the configuration in force under the names of the ini files, and what the files
+// hold besides, which is tolerated.
 func (c *Config) Map() map[string]map[string]any {
 	sections := map[string]map[string]any{}
+	for name, values := range c.read {
+		keys := map[string]any{}
+		for key, v := range values {
+			keys[key] = v.text
+		}
+		if name != iniDefault {
+			sections[name] = keys
+		}
+	}
 	v := reflect.ValueOf(c).Elem()
 	for i := range v.NumField() {
-		name, section := v.Type().Field(i).Tag.Get("ini"), v.Field(i)
+		field := v.Type().Field(i)
+		name := field.Tag.Get("ini")
+		if !field.IsExported() {
+			continue
+		}
 		if name == "-" {
 			name = "log"
 		}
-		keys := map[string]any{}
-		for j := range section.NumField() {
-			key := section.Type().Field(j).Tag.Get("ini")
-			if key == "" {
-				key = strings.ToLower(section.Type().Field(j).Name)
-			}
-			keys[key] = section.Field(j).Interface()
+		if sections[name] == nil {
+			sections[name] = map[string]any{}
 		}
-		sections[name] = keys
+		addFields(sections[name], v.Field(i))
 	}
 	return sections
+}
+
+func addFields(keys map[string]any, section reflect.Value) {
+	for j := range section.NumField() {
+		key := section.Type().Field(j).Tag.Get("ini")
+		if key == "" {
+			key = strings.ToLower(section.Type().Field(j).Name)
+		}
+		keys[key] = section.Field(j).Interface()
+	}
 }

@@ -4,11 +4,27 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 )
 
 // iniFile is section -> key -> value; names of keys are lower case.
 type iniFile map[string]map[string]iniValue
+
+// iniDefault is the section whose values are those of any other section of the files that
+// has none of its own.
+const iniDefault = "DEFAULT"
+
+// section is a section with the defaults counted in; what no file has a header for has none.
+func (ini iniFile) section(name string) map[string]iniValue {
+	own, ok := ini[name]
+	if !ok || len(ini[iniDefault]) == 0 {
+		return own
+	}
+	values := maps.Clone(ini[iniDefault])
+	maps.Copy(values, own)
+	return values
+}
 
 type iniValue struct {
 	text  string
@@ -66,7 +82,7 @@ func (p *iniParser) startSection(text string) error {
 		return fmt.Errorf("section header %q is not of the form [name]", text)
 	}
 	p.section, p.key = text[1:end], ""
-	if p.seen[p.section] {
+	if p.seen[p.section] && p.section != iniDefault {
 		return fmt.Errorf("section [%s] stands twice", p.section)
 	}
 	p.seen[p.section] = true

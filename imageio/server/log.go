@@ -2,9 +2,11 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"regexp"
 	"strings"
@@ -14,8 +16,8 @@ import (
 
 // logLevels are the names that the ini files use.
 var logLevels = map[string]slog.Level{
-	"DEBUG": slog.LevelDebug, "INFO": slog.LevelInfo, "WARNING": slog.LevelWarn,
-	"WARN": slog.LevelWarn, "ERROR": slog.LevelError, "CRITICAL": slog.LevelError + 4,
+	"NOTSET": math.MinInt, "DEBUG": slog.LevelDebug, "INFO": slog.LevelInfo, "WARNING": slog.LevelWarn,
+	"WARN": slog.LevelWarn, "ERROR": slog.LevelError, "CRITICAL": slog.LevelError + 4, "FATAL": slog.LevelError + 4,
 }
 
 // partKey is the attribute that names a part of the daemon.
@@ -25,12 +27,35 @@ const partKey = "logger"
 // grep and count, or JSON.
 type logger struct{ s *slog.Logger }
 
-func newLogger(cfg *Config, w io.Writer) *logger {
-	level := logLevels[cfg.Log.Level]
-	if cfg.Daemon.LogFormat == "json" {
-		return &logger{slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: hideExport}))}
+// openLog opens what the configuration writes the log to, and begins it.
+func (s *Server) openLog() error {
+	var handlers []slog.Handler
+	for _, h := range append([]LogConfig{s.cfg.Log}, s.cfg.Log.Others...) {
+		var out io.Writer = os.Stderr
+		if h.File != "" {
+			f, err := openLog(h)
+			if err != nil {
+				return errors.Join(err, s.Close())
+			}
+			out, s.logFiles = f, append(s.logFiles, f)
+		}
+		handlers = append(handlers, newHandler(s.cfg, h, out))
 	}
-	return &logger{slog.New(&lineHandler{level: level, part: "root", out: &lockedWriter{w: w}})}
+	s.log = &logger{slog.New(slog.NewMultiHandler(handlers...))}
+	host, _ := os.Hostname()
+	s.log.info("server", "Starting (hostname=%s pid=%d, version=%s)", host, os.Getpid(), Version)
+	return nil
+}
+
+func newHandler(cfg *Config, h LogConfig, out io.Writer) slog.Handler {
+	level := logLevels[cfg.Log.Level]
+	if h.HandlerLevel != "" {
+		level = max(level, logLevels[h.HandlerLevel])
+	}
+	if cfg.Daemon.LogFormat == "json" {
+		return slog.NewJSONHandler(out, &slog.HandlerOptions{Level: level, ReplaceAttr: hideExport})
+	}
+	return &lineHandler{level: level, part: "root", format: newLineFormat(h), out: &lockedWriter{w: out}}
 }
 
 func (l *logger) log(level slog.Level, part, format string, args ...any) {
@@ -57,12 +82,13 @@ func hideExport(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// lineHandler writes "2018-08-12 01:27:32,959 INFO    [images] MESSAGE", and the
+// lineHandler writes lines in its format, and the
 // attributes other than the part's name after the message.
 type lineHandler struct {
-	level slog.Level
-	part  string
-	out   *lockedWriter
+	level  slog.Level
+	part   string
+	format *lineFormat
+	out    *lockedWriter
 }
 
 type lockedWriter struct {
@@ -82,14 +108,10 @@ func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
 		}
 		return true
 	})
-	name := r.Level.String()
-	if r.Level == slog.LevelWarn {
-		name = "WARNING"
-	}
-	stamp := strings.Replace(r.Time.Format("2006-01-02 15:04:05.000"), ".", ",", 1)
+	line := h.format.line(r, part, oneLine.Replace(r.Message)+oneLine.Replace(rest))
 	h.out.mu.Lock()
 	defer h.out.mu.Unlock()
-	_, err := fmt.Fprintf(h.out.w, "%s %-7s [%s] %s%s\n", stamp, name, part, oneLine.Replace(r.Message), oneLine.Replace(rest))
+	_, err := h.out.w.Write(line)
 	return err
 }
 
@@ -121,73 +143,6 @@ func hideError(message string) string {
 		m := idInError.FindStringSubmatchIndex(s)
 		return s[:m[2]] + logID(s[m[2]:m[3]]) + "…"
 	})
-}
-
-// rotatingFile is a log file that is renamed to FILE.1 … FILE.N as it grows past
-// maxBytes. Safe for concurrent use.
-type rotatingFile struct {
-	path     string
-	maxBytes int64
-	backups  int
-
-	mu   sync.Mutex
-	f    *os.File
-	size int64
-}
-
-func openLog(cfg LogConfig) (*rotatingFile, error) {
-	r := &rotatingFile{path: cfg.File, maxBytes: cfg.MaxBytes, backups: cfg.BackupCount}
-	return r, r.open()
-}
-
-func (r *rotatingFile) open() error {
-	f, err := os.OpenFile(r.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
-	if err != nil {
-		return fmt.Errorf("open the log: %w", err)
-	}
-	info, err := f.Stat()
-	if err != nil {
-		f.Close()
-		return fmt.Errorf("open the log: %w", err)
-	}
-	r.f, r.size = f, info.Size()
-	return nil
-}
-
-func (r *rotatingFile) Write(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.maxBytes > 0 && r.size > 0 && r.size+int64(len(p)) > r.maxBytes {
-		if err := r.rotate(); err != nil {
-			return 0, err
-		}
-	}
-	n, err := r.f.Write(p)
-	r.size += int64(n)
-	return n, err
-}
-
-// rotate begins a new file. Where the old one cannot be renamed or emptied it goes on
-// growing: a log beyond its limit is better than none.
-func (r *rotatingFile) rotate() error {
-	r.f.Close()
-	if r.backups == 0 {
-		_ = os.Truncate(r.path, 0)
-	}
-	for i := r.backups; i > 0; i-- {
-		from := r.path
-		if i > 1 {
-			from = fmt.Sprintf("%s.%d", r.path, i-1)
-		}
-		_ = os.Rename(from, fmt.Sprintf("%s.%d", r.path, i))
-	}
-	return r.open()
-}
-
-func (r *rotatingFile) Close() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.f.Close()
 }
 
 // clock sums up what a connection did, for the line at its end. It belongs to

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -144,7 +145,7 @@ func TestLoadConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.Remote != (RemoteConfig{"127.0.0.1", 4321}) || cfg.Control.Transport != "tcp" || cfg.Log != (LogConfig{"DEBUG", "/tmp/x.log", 1000, 3}) {
+	if cfg.Remote != (RemoteConfig{"127.0.0.1", 4321}) || cfg.Control.Transport != "tcp" || !reflect.DeepEqual(cfg.Log, LogConfig{Level: "DEBUG", File: "/tmp/x.log", MaxBytes: 1000, BackupCount: 3, Others: []LogConfig{}}) {
 		t.Errorf("loaded %+v", cfg)
 	}
 	for text, want := range map[string]string{

@@ -6,16 +6,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
-	"os/user"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,7 +27,7 @@ import (
 type Server struct {
 	cfg      *Config
 	log      *logger
-	logFile  io.Closer
+	logFiles []*rotatingFile
 	tickets  *Tickets
 	services []*service
 	nbd      *nbdService // nil: off
@@ -57,19 +54,6 @@ func (s *Server) Tickets() *Tickets { return s.tickets }
 
 // LogDebug writes a line to the daemon's log.
 func (s *Server) LogDebug(text string) { s.log.log(slog.LevelDebug, "server", "%s", text) }
-
-func (s *Server) openLog() error {
-	var out io.Writer = os.Stderr
-	if s.cfg.Log.File != "" {
-		f, err := openLog(s.cfg.Log)
-		if err != nil {
-			return err
-		}
-		out, s.logFile = f, f
-	}
-	s.log = newLogger(s.cfg, out)
-	return nil
-}
 
 func (s *Server) bind() error {
 	shared := service{cfg: s.cfg, tickets: s.tickets, log: newQuiet(s.log), metrics: newMetrics(s.tickets),
@@ -303,10 +287,10 @@ func (s *Server) Close() error {
 		cancel()
 		s.nbd = nil
 	}
-	if s.logFile != nil {
-		errs = append(errs, s.logFile.Close())
-		s.logFile = nil
+	for _, f := range s.logFiles {
+		errs = append(errs, f.Close())
 	}
+	s.logFiles = nil
 	return errors.Join(errs...)
 }
 
@@ -324,59 +308,6 @@ func (s *Server) notifySystemd() {
 	if err != nil {
 		s.log.warn("server", "notify systemd: %v", err)
 	}
-}
-
-// DropPrivileges makes the process run as the configured user, who is given the
-// run directory, the log and the control socket first. It does nothing unless
-// the process is root and [daemon] drop_privileges is on.
-func (s *Server) DropPrivileges() error {
-	if os.Geteuid() != 0 || !s.cfg.Daemon.DropPrivileges {
-		return nil
-	}
-	u, err := user.Lookup(s.cfg.Daemon.UserName)
-	if err != nil {
-		return fmt.Errorf("drop privileges: %w: create the user, or set drop_privileges = false in [daemon]", err)
-	}
-	g, err := user.LookupGroup(s.cfg.Daemon.GroupName)
-	if err != nil {
-		return fmt.Errorf("drop privileges: %w: create the group, or set drop_privileges = false in [daemon]", err)
-	}
-	uid, _ := strconv.Atoi(u.Uid)
-	gid, _ := strconv.Atoi(g.Gid)
-	owned := []string{s.cfg.Daemon.RunDir, s.cfg.Log.File}
-	if s.cfg.Control.Enable && strings.EqualFold(s.cfg.Control.Transport, "unix") {
-		owned = append(owned, s.cfg.Control.Socket)
-	}
-	for _, path := range owned {
-		if err := os.Chown(path, uid, gid); path != "" && path[0] != 0 && err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("drop privileges: %w", err)
-		}
-	}
-	return setUser(u, uid, gid)
-}
-
-// setUser takes on the user's groups, group and id, in that order, since after
-// the last nothing can be changed any more.
-func setUser(u *user.User, uid, gid int) error {
-	ids, err := u.GroupIds()
-	if err != nil {
-		return fmt.Errorf("drop privileges: %w", err)
-	}
-	groups := make([]int, 0, len(ids))
-	for _, id := range ids {
-		if n, err := strconv.Atoi(id); err == nil {
-			groups = append(groups, n)
-		}
-	}
-	if err = syscall.Setgroups(groups); err == nil {
-		if err = syscall.Setgid(gid); err == nil {
-			err = syscall.Setuid(uid)
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("drop privileges to %s: %w", u.Username, err)
-	}
-	return nil
 }
 
 // monotonic is the time since boot, which the API shows as "expires".
