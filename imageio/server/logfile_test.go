@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hostile makes the log's folder another user's, who has put name there.
-func hostile(t *testing.T, put func(name string) error) (name, victim string) {
+// hostileFolder makes the log's folder another user's, who has put name there.
+func hostileFolder(t *testing.T, put func(name string) error) (name, victim string) {
 	t.Helper()
 	dir := t.TempDir()
 	folder := filepath.Join(dir, "log")
@@ -47,7 +47,7 @@ func TestLogFollowsNoLinks(t *testing.T) {
 		"FIFO":   func(name string) error { return unix.Mkfifo(name, 0o666) },
 		"folder": func(name string) error { return os.Mkdir(name, 0o777) },
 	} {
-		name, victim := hostile(t, put)
+		name, victim := hostileFolder(t, put)
 		if f, err := openLog(LogConfig{File: name}); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", kind, err)
 			if err == nil {
@@ -66,7 +66,7 @@ func TestLogFollowsNoLinks(t *testing.T) {
 // A link that comes while the daemon runs changes nothing: ownership goes to the file
 // that is open, and rotation writes on to it where the new one cannot be trusted.
 func TestLogLinkComesLater(t *testing.T) {
-	name, victim := hostile(t, func(string) error { return nil })
+	name, victim := hostileFolder(t, func(string) error { return nil })
 	f, err := openLog(LogConfig{File: name, MaxBytes: 10, BackupCount: 1})
 	if err != nil {
 		t.Fatal(err)
