@@ -56,6 +56,8 @@ type conn struct {
 	socket *socket // t, when it is a plain socket
 	busy   atomic.Bool
 	refs   atomic.Int32
+	seq    uint64 // older ones have lower numbers
+	done   chan struct{}
 	lag    lag
 	holds  holding
 	quick  atomic.Bool  // the last large request did not have to wait for the client
@@ -106,6 +108,8 @@ func (s *Server) newConn(a *agreement, p *place) (*conn, error) {
 	c.refs.Store(1)
 	c.busy.Store(true)
 	s.mu.Lock()
+	s.seq++
+	c.seq, c.done = s.seq, make(chan struct{})
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
 	c.watchLease()
@@ -115,6 +119,7 @@ func (s *Server) newConn(a *agreement, p *place) (*conn, error) {
 // first hands a new connection to the poller, or serves it where there is no
 // descriptor to poll.
 func (c *conn) first() {
+	c.awaitLeft()
 	if c.socket == nil {
 		c.runStream()
 		return
@@ -375,6 +380,7 @@ func (c *conn) unref() {
 	c.s.mu.Unlock()
 	c.t.close(c.s.draining.Load())
 	c.endLease()
+	close(c.done)
 	c.s.ended(c.place)
 }
 

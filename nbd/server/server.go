@@ -90,6 +90,7 @@ type Server struct {
 
 	mu        sync.Mutex
 	conns     map[*conn]struct{}
+	seq       uint64 // of the last conn
 	door      door
 	listeners map[net.Listener]struct{}
 	stats     stats

@@ -32,6 +32,8 @@ type transport interface {
 	shut()
 	// gone reports whether the peer is known to receive no more.
 	gone() bool
+	// left reports whether the peer is known to send no more.
+	left() bool
 	// close releases the connection; gently lets the peer receive what was sent
 	// even if it still sends.
 	close(gently bool)
@@ -363,10 +365,13 @@ func (t *stream) send(p []byte) error {
 
 // wire is the connection below TLS.
 func (t *stream) wire() net.Conn {
-	if w, ok := t.conn.(interface{ NetConn() net.Conn }); ok {
-		return w.NetConn()
+	for nc := t.conn; ; {
+		w, ok := nc.(interface{ NetConn() net.Conn })
+		if !ok {
+			return nc
+		}
+		nc = w.NetConn()
 	}
-	return t.conn
 }
 
 func (t *stream) shut() { t.wire().Close() }
