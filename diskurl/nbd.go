@@ -43,7 +43,10 @@ func (u URL) client(t TLS) (client.Config, error) {
 	if u.Scheme == SchemeNBDUnix || u.Scheme == SchemeNBDSUnix {
 		cfg.Network, cfg.Addr = "unix", u.Path
 	}
-	if u.Scheme == SchemeNBDS || u.Scheme == SchemeNBDSUnix {
+	if u.Scheme == SchemeNBDVsock || u.Scheme == SchemeNBDSVsock {
+		cfg.Network = "vsock"
+	}
+	if u.Scheme == SchemeNBDS || u.Scheme == SchemeNBDSUnix || u.Scheme == SchemeNBDSVsock {
 		var err error
 		if cfg.TLS, err = t.config(u); err != nil {
 			return cfg, fmt.Errorf("%s: %w", u, err)
@@ -59,7 +62,7 @@ func Exports(ctx context.Context, rawURL string, t TLS) ([]Export, error) {
 		return nil, err
 	}
 	switch u.Scheme {
-	case SchemeNBD, SchemeNBDS, SchemeNBDUnix, SchemeNBDSUnix:
+	case SchemeNBD, SchemeNBDS, SchemeNBDUnix, SchemeNBDSUnix, SchemeNBDVsock, SchemeNBDSVsock:
 	default:
 		return nil, fmt.Errorf("%s: only NBD servers list exports", u)
 	}

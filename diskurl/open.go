@@ -93,7 +93,7 @@ func (u URL) open(ctx context.Context, o Options) (*disk.Disk, error) {
 	switch u.Scheme {
 	case SchemeFile, SchemeRaw, SchemeQcow2, SchemeLUKS:
 		return u.openLocal(ctx, o)
-	case SchemeNBD, SchemeNBDS, SchemeNBDUnix, SchemeNBDSUnix:
+	case SchemeNBD, SchemeNBDS, SchemeNBDUnix, SchemeNBDSUnix, SchemeNBDVsock, SchemeNBDSVsock:
 		return u.openNBD(ctx, o)
 	case SchemeHTTP, SchemeHTTPS:
 		return u.openHTTP(ctx, o)

@@ -22,6 +22,8 @@ const (
 	SchemeNBDS      = "nbds"
 	SchemeNBDUnix   = "nbd+unix"
 	SchemeNBDSUnix  = "nbds+unix"
+	SchemeNBDVsock  = "nbd+vsock"
+	SchemeNBDSVsock = "nbds+vsock"
 	SchemeHTTP      = "http"
 	SchemeHTTPS     = "https"
 	SchemeMem       = "mem"
@@ -38,7 +40,7 @@ const maxExport = 4096
 
 var schemes = []string{
 	SchemeFile, SchemeRaw, SchemeQcow2, SchemeLUKS, SchemeNBD, SchemeNBDS, SchemeNBDUnix, SchemeNBDSUnix,
-	SchemeHTTP, SchemeHTTPS, SchemeMem, SchemeNull, SchemePattern, SchemeVhostUser,
+	SchemeNBDVsock, SchemeNBDSVsock, SchemeHTTP, SchemeHTTPS, SchemeMem, SchemeNull, SchemePattern, SchemeVhostUser,
 }
 
 // URL is a disk URL, parsed. Two URLs of one meaning are equal.
@@ -57,6 +59,8 @@ type URL struct {
 	// TLSDir and TLSHostname are the tls-certificates and tls-hostname
 	// parameters of an nbds URL.
 	TLSDir, TLSHostname string
+	// TLSUnverified: tls-verify-peer=0, the server's certificate is not checked.
+	TLSUnverified bool
 }
 
 // Parse parses a disk URL; text without a scheme is a file's path.
@@ -100,7 +104,7 @@ func parse(s string) (URL, error) {
 			return URL{}, fmt.Errorf("want %s:SIZE: %w", scheme, err)
 		}
 		return URL{Scheme: scheme, Size: size}, nil
-	case SchemeNBD, SchemeNBDS, SchemeNBDUnix, SchemeNBDSUnix:
+	case SchemeNBD, SchemeNBDS, SchemeNBDUnix, SchemeNBDSUnix, SchemeNBDVsock, SchemeNBDSVsock:
 		return parseNBD(s)
 	case SchemeHTTP, SchemeHTTPS:
 		return parseHTTP(s)
@@ -139,7 +143,7 @@ func parseNBD(s string) (URL, error) {
 		return URL{}, plainURLError(err)
 	}
 	out := URL{Scheme: u.Scheme}
-	secure := u.Scheme == SchemeNBDS || u.Scheme == SchemeNBDSUnix
+	secure := u.Scheme == SchemeNBDS || u.Scheme == SchemeNBDSUnix || u.Scheme == SchemeNBDSVsock
 	switch {
 	case u.Opaque != "" || !strings.HasPrefix(s[len(u.Scheme):], "://"):
 		return URL{}, fmt.Errorf("want %s://", u.Scheme)
@@ -151,7 +155,7 @@ func parseNBD(s string) (URL, error) {
 	if out.Export, err = exportName(u.Path); err != nil {
 		return URL{}, err
 	}
-	query, err := url.ParseQuery(u.RawQuery)
+	query, err := parseQuery(u.RawQuery)
 	if err != nil {
 		return URL{}, err
 	}
@@ -160,17 +164,19 @@ func parseNBD(s string) (URL, error) {
 		allowed = append(allowed, "socket")
 	}
 	if secure {
-		allowed = append(allowed, "tls-certificates", "tls-hostname")
+		allowed = append(allowed, "tls-certificates", "tls-hostname", "tls-verify-peer", "tls-type", "tls-username", "tls-psk-file")
 	}
-	for key, values := range query {
-		if !slices.Contains(allowed, key) {
-			return URL{}, fmt.Errorf("unknown parameter %q%s", key, suggest(key, allowed))
-		}
-		if len(values) != 1 || values[0] == "" {
-			return URL{}, fmt.Errorf("parameter %s wants one value", key)
-		}
+	if err := oneEach(query, allowed); err != nil {
+		return URL{}, err
+	}
+	if err := out.checkTLS(query); err != nil {
+		return URL{}, err
 	}
 	out.TLSDir, out.TLSHostname = query.Get("tls-certificates"), query.Get("tls-hostname")
+	if u.Scheme == SchemeNBDVsock || u.Scheme == SchemeNBDSVsock {
+		out.Host, err = vsockHost(u)
+		return out, err
+	}
 	if !slices.Contains(allowed, "socket") {
 		out.Host, err = hostPort(u)
 		return out, err
@@ -247,7 +253,7 @@ func (u URL) String() string {
 		return u.Path
 	case SchemeMem, SchemeNull, SchemePattern:
 		return u.Scheme + ":" + FormatSize(u.Size)
-	case SchemeNBD, SchemeNBDS, SchemeNBDUnix, SchemeNBDSUnix:
+	case SchemeNBD, SchemeNBDS, SchemeNBDUnix, SchemeNBDSUnix, SchemeNBDVsock, SchemeNBDSVsock:
 		return u.nbdString()
 	case SchemeHTTP, SchemeHTTPS:
 		return u.Raw
@@ -264,7 +270,10 @@ func (u URL) nbdString() string {
 			q.Set(k, v)
 		}
 	}
-	out.RawQuery = strings.ReplaceAll(q.Encode(), "%2F", "/") // a query may hold slashes, and people read them
+	if u.TLSUnverified {
+		q.Set("tls-verify-peer", "0")
+	}
+	out.RawQuery = encodeQuery(q)
 	return out.String()
 }
 

@@ -75,6 +75,7 @@ A DISK is a path or a URL:
   raw:/path                       the same, content taken as it is
   nbd://host[:10809]/export       NBD server; nbds:// with TLS
   nbd+unix:///export?socket=PATH  NBD server on a unix socket; nbds+unix:// with TLS
+  nbd+vsock://CID:PORT/export     NBD server by vsock; a guest calls its host 2; nbds+vsock:// with TLS
   mem:SIZE null:SIZE pattern:SIZE RAM disk, discard-all, self-describing data
 
 Exit status: 0 done, 1 failed, 2 wrong usage. compare: 1 different, 2 any error.`,

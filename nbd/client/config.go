@@ -25,7 +25,7 @@ const (
 
 // Config says where an export is and what to ask the server for.
 type Config struct {
-	// Network is "tcp" or "unix", Addr "host:port" (or "host", for the port that
+	// Network is "tcp", "unix" or "vsock" (Addr "cid:port"), Addr "host:port" (or "host", for the port that
 	// IANA gave NBD) or the path of the socket.
 	Network, Addr string
 	// Export is the name of the export; empty is the server's default.
@@ -105,7 +105,7 @@ func (cfg *Config) tls() *tls.Config {
 	c := cfg.TLS.Clone()
 	if c.ServerName == "" {
 		c.ServerName = "localhost"
-		if host, _, err := net.SplitHostPort(cfg.Addr); err == nil && cfg.Network != "unix" {
+		if host, _, err := net.SplitHostPort(cfg.Addr); err == nil && strings.HasPrefix(cfg.Network, "tcp") {
 			c.ServerName = host
 		}
 	}
@@ -115,6 +115,9 @@ func (cfg *Config) tls() *tls.Config {
 }
 
 func (cfg *Config) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	if network == "vsock" {
+		return dialVsock(ctx, addr)
+	}
 	d := net.Dialer{ControlContext: func(_ context.Context, network, _ string, raw syscall.RawConn) error {
 		if !strings.HasPrefix(network, "tcp") {
 			return nil
