@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -144,6 +145,11 @@ func (c *conn) serve() {
 		c.svc.log.info("http", "OPEN connection=%d client=%s", c.id, c.client)
 	}
 	for c.serveOne() {
+		if c.reader.Buffered() > 0 {
+			// Whoever sends requests without end gets one at a time: else the scheduler
+			// leaves it 10 ms, and with hundreds of them all others wait for seconds.
+			runtime.Gosched()
+		}
 	}
 	c.linger()
 	for t := range c.attached {
