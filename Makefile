@@ -5,6 +5,7 @@ export CGO_ENABLED = 0
 
 OUT     ?= out
 PREFIX  ?= /usr/local
+UNITDIR ?= $(PREFIX)/lib/systemd/system
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 GOLANGCI ?= github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
@@ -19,6 +20,8 @@ install: build
 	install -D -m 0755 bin/vmdisk $(DESTDIR)$(PREFIX)/bin/vmdisk
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 0644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -d $(DESTDIR)$(UNITDIR)
+	for u in packaging/systemd/*; do sed 's,@PREFIX@,$(PREFIX),' "$$u" > $(DESTDIR)$(UNITDIR)/"$${u##*/}" || exit 1; done
 
 # The fast-zero study: one image, two servers, every strategy. No peers needed.
 demo: build

@@ -26,6 +26,7 @@ losetup                 mount
 debootstrap             debootstrap
 jq                      jq
 strace                  strace
+systemd-analyze         systemd
 virt-v2v                virt-v2v
 /usr/lib/*/nbdkit/plugins/nbdkit-python-plugin.so  nbdkit-plugin-python
 chromium                chromium

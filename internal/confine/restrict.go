@@ -148,8 +148,16 @@ func (n Needs) dropCapabilities() error {
 			}
 		}
 	}
+	if same(now, kept) {
+		return nil // a service manager's filter of system calls may refuse what changes nothing
+	}
 	if err := kept.SetProc(); err != nil {
 		return fmt.Errorf("drop capabilities: %w", err)
 	}
 	return nil
+}
+
+func same(a, b *cap.Set) bool {
+	d, err := a.Cf(b)
+	return err == nil && d == 0
 }
