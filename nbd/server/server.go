@@ -166,6 +166,7 @@ func setDefaults(cfg *Config) {
 		cfg.TLS = cfg.TLS.Clone()
 		cfg.TLS.MinVersion = tls.VersionTLS12
 	}
+	cfg.TLS = verifyClients(cfg.TLS)
 }
 
 // Serve accepts connections on l until Shutdown, or until ctx ends, and closes
