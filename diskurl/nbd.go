@@ -55,8 +55,9 @@ func (u URL) client(t TLS) (client.Config, error) {
 	return cfg, nil
 }
 
-// Exports lists the names of the exports of the server of an NBD URL.
-func Exports(ctx context.Context, rawURL string, t TLS) ([]Export, error) {
+// Exports lists the names of the exports of the server of an NBD URL; of o, TLS and
+// Timeout matter.
+func Exports(ctx context.Context, rawURL string, o Options) ([]Export, error) {
 	u, err := Parse(rawURL)
 	if err != nil {
 		return nil, err
@@ -66,13 +67,14 @@ func Exports(ctx context.Context, rawURL string, t TLS) ([]Export, error) {
 	default:
 		return nil, fmt.Errorf("%s: only NBD servers list exports", u)
 	}
-	if err := t.check(u); err != nil {
+	if err := o.TLS.check(u); err != nil {
 		return nil, err
 	}
-	cfg, err := u.client(t)
+	cfg, err := u.client(o.TLS)
 	if err != nil {
 		return nil, err
 	}
+	cfg.HandshakeTimeout = o.Timeout
 	list, err := client.List(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", u, err)

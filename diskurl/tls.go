@@ -23,7 +23,7 @@ type TLS struct {
 
 // secure reports whether a URL is reached by TLS, plain whether it names a server without it.
 func (u URL) secure() bool {
-	return u.Scheme == SchemeNBDS || u.Scheme == SchemeNBDSUnix || u.Scheme == SchemeHTTPS
+	return u.Scheme == SchemeNBDS || u.Scheme == SchemeNBDSUnix || u.Scheme == SchemeNBDSVsock || u.Scheme == SchemeHTTPS
 }
 
 func (u URL) plain() bool {

@@ -67,7 +67,7 @@ beside it, on a block device a range that reads as zeros already.`,
 				return showZeroProbe(c.Context(), c.OutOrStdout(), probeZero, asJSON)
 			}
 			if list {
-				return showExports(c.Context(), c.OutOrStdout(), a[0], d.options.TLS, asJSON)
+				return showExports(c.Context(), c.OutOrStdout(), a[0], d.options, asJSON)
 			}
 			r, err := inspect(c.Context(), a[0], d.opening(true))
 			if err != nil {
@@ -202,8 +202,8 @@ func names(maps []disk.MapName) string {
 	return strings.Join(parts, ", ")
 }
 
-func showExports(ctx context.Context, w io.Writer, rawURL string, t diskurl.TLS, asJSON bool) error {
-	exports, err := diskurl.Exports(ctx, rawURL, t)
+func showExports(ctx context.Context, w io.Writer, rawURL string, o diskurl.Options, asJSON bool) error {
+	exports, err := diskurl.Exports(ctx, rawURL, o)
 	if err != nil {
 		return err
 	}
