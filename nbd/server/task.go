@@ -22,6 +22,7 @@ type task struct {
 	group    *group // of which this is a piece
 	endGroup bool   // no data: only answers for the group
 	ids      []int  // BLOCK_STATUS: the contexts asked for, by index
+	more     bool   // counted by the workers
 	owed     bool   // its slot is given back when its reply has left
 	scratch  []byte
 	extents  [16]disk.Extent
@@ -84,6 +85,13 @@ func (c *conn) start(ws *workspace, t *task) error {
 		}
 		c.awaitSlot()
 	}
+	if len(c.slots) > 1 {
+		if t.more = c.s.work.enter(); !t.more {
+			if err := c.awaitWorker(ws, t); err != nil {
+				return err
+			}
+		}
+	}
 	c.refs.Add(1)
 	c.dispatched = true
 	c.s.work.do(t)
@@ -103,6 +111,33 @@ func (c *conn) awaitSlot() {
 	}
 }
 
+// awaitWorker waits until the workers of all connections have room for a task, or
+// until it is its connection's only one. That is looked at from time to time: it
+// happens where storage hangs, and what ends the waiting may be any connection's.
+func (c *conn) awaitWorker(ws *workspace, t *task) error {
+	c.s.poll.ensureWaiter()
+	if len(ws.out) > 0 {
+		if err := c.out.flush(ws); err != nil {
+			<-c.slots
+			t.drop()
+			return err
+		}
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	lendAt := time.Now().Add(sendWait)
+	for lent := false; len(c.slots) > 1; <-tick.C {
+		if t.more = c.s.work.enter(); t.more {
+			return nil
+		}
+		if !lent && time.Now().After(lendAt) {
+			lent = true
+			c.lend()
+		}
+	}
+	return nil
+}
+
 // run serves the task and ends it.
 func (t *task) run() {
 	c := t.c
@@ -117,6 +152,9 @@ func (t *task) run() {
 		t.runOther()
 	}
 	owed := t.owed
+	if t.more {
+		c.s.work.leave()
+	}
 	t.drop()
 	if !owed {
 		<-c.slots

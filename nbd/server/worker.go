@@ -6,16 +6,34 @@ import (
 )
 
 // workers runs tasks on goroutines that are started when all are busy and kept
-// for reuse, a few of them, when they are not. It bounds nothing itself: each
-// connection bounds its own tasks, so one export with a dead disk cannot use up
-// the workers of the others.
+// for reuse, a few of them, when they are not. Each connection bounds its own
+// tasks, and all together those that are not their connection's only one: so one
+// export with a dead disk cannot use up the workers of the others.
 type workers struct {
 	tasks chan *task
 	idle  atomic.Int32
+	more  atomic.Int32 // tasks beside another one of their connection
 	wg    sync.WaitGroup
 }
 
 const maxIdleWorkers = 16
+
+// maxMore bounds tasks of all connections beside the first of each. A task may
+// occupy a thread, as may whoever serves a connection, and at 10,000 threads the Go
+// runtime ends the program: 157 connections with 64 requests each could do that
+// where the storage hangs.
+const maxMore = 1024
+
+// enter is asked for a task that is not its connection's only one.
+func (w *workers) enter() bool {
+	if w.more.Add(1) <= maxMore {
+		return true
+	}
+	w.more.Add(-1)
+	return false
+}
+
+func (w *workers) leave() { w.more.Add(-1) }
 
 func (w *workers) start() { w.tasks = make(chan *task) }
 
