@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -38,5 +40,40 @@ func TestDefaultJournal(t *testing.T) {
 			t.Errorf("to %.40s: %s", dst, name)
 		}
 		seen[name] = true
+	}
+}
+
+// TestPartialIsTheOneWritten: a file that took the partial file's name while the copy went on neither
+// becomes the target nor is removed.
+func TestPartialIsTheOneWritten(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	final := filepath.Join(dir, "disk.raw")
+	c := &target{final: final, partial: final + ".partial"}
+	if err := diskurl.Create(t.Context(), c.partial, diskurl.CreateOptions{Size: 4096}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.lock(t.Context(), diskurl.File(c.partial), diskurl.Options{Format: diskurl.SchemeRaw}); err != nil {
+		t.Fatal(err)
+	}
+	defer c.disk.Close()
+	if err := os.Rename(c.partial, filepath.Join(dir, "moved.raw")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(c.partial, []byte("another"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.publish(); err == nil || !strings.Contains(err.Error(), "disk.raw.partial is no longer the file that was written") {
+		t.Errorf("publish: %v", err)
+	}
+	c.unnamed = nil
+	if err := c.end(errors.New("failed"), true); err == nil || strings.Contains(err.Error(), "was removed") {
+		t.Errorf("end: %v", err)
+	}
+	if text, err := os.ReadFile(c.partial); err != nil || string(text) != "another" {
+		t.Errorf("another's file: %q, %v", text, err)
+	}
+	if _, err := os.Lstat(final); err == nil {
+		t.Error("another's file became the target")
 	}
 }

@@ -58,6 +58,38 @@ func openStreams(ctx context.Context, from, to string) (s streams, disk string, 
 	return s, from, nil
 }
 
+// refuseSelf refuses to copy a file or device to itself, which a redirection may have opened: the shell's
+// >> would let it grow without end, and a copy between two places of it destroys it.
+func (s *streams) refuseSelf(from, to string) error {
+	source := storage(s.in, from)
+	if !s.any() || source == "" || source != storage(s.out, to) {
+		return nil
+	}
+	if to == standard {
+		to = "standard output"
+	}
+	return fmt.Errorf("target: %s is the source itself; choose another target", to)
+}
+
+// storage identifies the file or device behind a descriptor, or else behind a disk's name; "" if there is none.
+func storage(f *os.File, text string) string {
+	path := text
+	if f != nil {
+		path = fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+	} else if u, err := diskurl.Parse(text); err == nil && u.Local() {
+		path = u.Path
+	}
+	st, err := os.Stat(path)
+	if err != nil || st.Mode()&(fs.ModeNamedPipe|fs.ModeCharDevice|fs.ModeSocket) != 0 {
+		return ""
+	}
+	id, err := diskurl.Identity(path)
+	if err != nil {
+		return ""
+	}
+	return id
+}
+
 // seekableStdin: standard input is a file, at its beginning.
 func seekableStdin() bool {
 	st, err := os.Stdin.Stat()
@@ -142,6 +174,9 @@ func (f *copyFlags) checkStreams(given func(string) bool) error {
 
 // runStream copies with a stream at one end, or both.
 func (f *copyFlags) runStream(c *cobra.Command, from, to string) (text string, stats diskcopy.Stats, err error) {
+	if err := f.streams.refuseSelf(from, to); err != nil {
+		return "", stats, err
+	}
 	switch {
 	case f.streams.in == nil:
 		stats, err = f.export(c, from)

@@ -23,6 +23,8 @@ type target struct {
 	final, partial, journal string
 	// mode, if known, is the source's: the file is not for more people than that.
 	mode *fs.FileMode
+	// id is the partial file's identity, as its name may become another file's.
+	id string
 	// resumed: the partial file was left by an earlier copy.
 	resumed bool
 	// named: the user named the journal, and keeps it in any case.
@@ -183,7 +185,17 @@ func (t *target) lock(ctx context.Context, u diskurl.URL, o diskurl.Options) err
 	if now, err := diskurl.Identity(t.partial); err != nil || now != before {
 		return errors.Join(errMeanwhile, t.disk.Close())
 	}
+	t.id = before
 	return nil
+}
+
+// written makes sure that the partial file's name is still that of the file that was written: in a folder
+// that others may write to it can be moved, and another file take the name.
+func (t *target) written() error {
+	if now, err := diskurl.Identity(t.partial); err == nil && now == t.id {
+		return nil
+	}
+	return fmt.Errorf("target: %s is no longer the file that was written: somebody moved, removed or replaced it", t.partial)
 }
 
 // readJournal looks at what an earlier copy left; nil without a journal.
@@ -287,7 +299,9 @@ func (t *target) narrow(keep fs.FileMode) error {
 }
 
 func (t *target) publish() error {
-	t.unnamed = t.narrow(0)
+	if t.unnamed = t.written(); t.unnamed == nil {
+		t.unnamed = t.narrow(0)
+	}
 	if t.unnamed == nil {
 		t.unnamed = publish(t.partial, t.final)
 	}
@@ -307,7 +321,10 @@ func (t *target) end(err error, begun bool) error {
 	case t.final == "":
 		return err
 	}
-	gone := os.Remove(t.partial)
+	gone := t.written()
+	if gone == nil {
+		gone = os.Remove(t.partial)
+	}
 	if !t.named && t.journal != "" && begun { // else it may be another copy's
 		if err := os.Remove(t.journal); !errors.Is(err, fs.ErrNotExist) {
 			gone = errors.Join(gone, err)
