@@ -151,7 +151,7 @@ func (w *worker) open(ctx context.Context) error {
 		if err := w.region(t, len(names)); err != nil {
 			return fmt.Errorf("%s: %w", d, err)
 		}
-		t.stream = gen.NewStream(w.job, t.start, t.size, w.draws, w.job.Filenames[i])
+		t.stream = w.stream(t, w.job.Filenames[i])
 		w.total += t.size
 	}
 	return w.limits()
@@ -186,9 +186,16 @@ func (w *worker) region(t *target, files int) error {
 	if t.start < 0 || t.start >= size {
 		return fmt.Errorf("offset %d is not inside the disk of %d bytes", t.start, size)
 	}
+	if file := j.FileSize[1].Bytes; file > 0 {
+		// size= is then the amount of I/O and no place.
+		size = min(size, file)
+		if t.start >= size {
+			return fmt.Errorf("offset %d is not inside filesize=%d", t.start, size)
+		}
+	}
 	switch {
-	case j.FileSize[1].Bytes > 0 && j.Size.IsZero():
-		t.size = min(j.FileSize[1].Bytes, size-t.start)
+	case j.FileSize[1].Bytes > 0 && j.Size.Percent == 0:
+		t.size = size - t.start
 	case j.Size.IsZero():
 		t.size = size - t.start
 	case j.Size.Percent > 0:
@@ -202,7 +209,21 @@ func (w *worker) region(t *target, files int) error {
 	if m := w.smallest(); t.size < m {
 		return fmt.Errorf("%d bytes to work on are less than one block of %d", t.size, m)
 	}
+	if j.ZoneMode == "strided" && j.ZoneRange > t.d.Size()-t.start {
+		return fmt.Errorf("zonerange=%d at offset %d is more than the disk's %d bytes", j.ZoneRange, t.start, t.d.Size())
+	}
 	return w.checkBlocks(t.d.Info())
+}
+
+// stream makes the stream over t's region, or over the zones that begin there.
+func (w *worker) stream(t *target, name string) *gen.Stream {
+	size := t.size
+	if w.job.ZoneMode == "strided" {
+		size = w.job.ZoneRange
+	}
+	s := gen.NewStream(w.job, t.start, size, w.draws, name)
+	s.Stride(t.d.Size())
+	return s
 }
 
 // smallest is the smallest block of the directions in use.
@@ -237,6 +258,9 @@ const maxMemory = 16 << 30
 func (w *worker) limits() error {
 	j := w.job
 	w.limit = w.total
+	if j.FileSize[1].Bytes > 0 && j.Size.Bytes > 0 {
+		w.limit = min(w.total, j.Size.Bytes)
+	}
 	switch {
 	case j.IOSize.Percent > 0:
 		w.limit = j.IOSize.Of(w.total)

@@ -14,7 +14,10 @@ type Stream struct {
 	unit        int64 // smallest block size over the directions in use
 	draws       *Draws
 
-	pos  [jobfile.Dirs]int64 // next sequential position, from start
+	window int64 // where the zone in use begins, from start
+	zones  zones
+
+	pos  [jobfile.Dirs]int64 // next sequential position, from the window
 	last [jobfile.Dirs]int64 // last offset, from start
 	seq  int64               // I/Os left before the next random place
 	dist [jobfile.Dirs]distribution
@@ -101,11 +104,23 @@ func (s *Stream) blocks(d int) uint64 {
 
 // Restart begins a new pass: positions go back and every block is uncovered again.
 func (s *Stream) Restart() {
+	if s.zones.amount > 0 {
+		s.window, s.zones.done, s.size = 0, 0, s.zones.span
+	}
+	s.reset()
+}
+
+// begin is where sequential I/O begins.
+func (s *Stream) begin(d int) int64 {
+	if s.job.Mode.Skip < 0 {
+		return s.size - s.shares[d].min
+	}
+	return 0
+}
+
+func (s *Stream) reset() {
 	for d := range s.pos {
-		s.pos[d] = 0
-		if s.job.Mode.Skip < 0 {
-			s.pos[d] = s.size - s.shares[d].min
-		}
+		s.pos[d] = s.begin(d)
 	}
 	if s.all != nil {
 		s.all.Reset()
@@ -118,6 +133,9 @@ func (s *Stream) Restart() {
 // Next returns the offset and the length of the next I/O in direction dir; false
 // when the pass is over.
 func (s *Stream) Next(dir int) (off, n int64, ok bool) {
+	if s.zones.amount > 0 {
+		s.enter()
+	}
 	random := s.random(dir)
 	class := dir
 	if s.job.BSIsSeqRand {
@@ -147,7 +165,8 @@ func (s *Stream) Next(dir int) (off, n int64, ok bool) {
 	if s.job.Sequencer != "identical" {
 		s.pos[dir] = off + n + s.job.Mode.Skip
 	}
-	return s.start + off, n, true
+	s.zones.done += n
+	return s.start + s.window + off, n, true
 }
 
 // random decides between a random place and the next in line.

@@ -341,10 +341,3 @@ func applySubmitMode(a *applier, s string) error {
 	a.job.Offload = v == "offload"
 	return err
 }
-
-func applyZoneMode(a *applier, s string) error {
-	if v := strings.TrimSpace(s); v != "none" && v != "0" {
-		return fmt.Errorf("%s is refused: %s", v, rZoned)
-	}
-	return nil
-}

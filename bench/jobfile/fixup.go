@@ -18,7 +18,7 @@ func minHeader(kind string) int64 {
 // by fio's rules.
 func (r *resolver) fixup(a *applier) error {
 	j := a.job
-	for _, f := range []func(*applier) error{r.fixBlocks, r.fixDepth, r.fixPolling, r.fixTimes, r.fixVerify, r.fixBuffers} {
+	for _, f := range []func(*applier) error{r.fixBlocks, r.fixDepth, r.fixPolling, r.fixTimes, r.fixVerify, r.fixBuffers, r.fixZones} {
 		if err := f(a); err != nil {
 			return err
 		}

@@ -114,6 +114,10 @@ type Job struct {
 	Offset           Amount
 	OffsetAlign      int64
 	OffsetIncrement  Amount
+	ZoneMode         string // none, strided
+	ZoneSize         int64  // bytes of I/O in a zone before the next one
+	ZoneRange        int64  // bytes of a zone
+	ZoneSkip         int64  // bytes between zones
 	NumberIOs        int64
 	FillDevice       bool
 	NoRandomMap      bool
@@ -307,6 +311,12 @@ func (j *Job) describePattern(add func(k, v string), per func([Dirs]int64) strin
 	add("io_size", j.IOSize.String())
 	add("offset", j.Offset.String())
 	add("offset_increment", j.OffsetIncrement.String())
+	if j.ZoneMode == "strided" {
+		add("zonemode", j.ZoneMode)
+		add("zonesize", strconv.FormatInt(j.ZoneSize, 10))
+		add("zonerange", strconv.FormatInt(j.ZoneRange, 10))
+		add("zoneskip", strconv.FormatInt(j.ZoneSkip, 10))
+	}
 	add("random_distribution", j.Distribution.Kind)
 	add("norandommap", strconv.FormatBool(j.NoRandomMap))
 }

@@ -76,8 +76,7 @@ const (
 
 // refusedOptions would change the results if they were ignored.
 var refusedOptions = map[string]option{
-	"zonemode": {apply: applyZoneMode}, "zonesize": refused(rZoned), "zonecapacity": refused(rZoned), "zonerange": refused(rZoned),
-	"zoneskip": refused(rZoned), "read_beyond_wp": refused(rZoned), "max_open_zones": refused(rZoned),
+	"zonecapacity": refused(rZoned), "read_beyond_wp": refused(rZoned), "max_open_zones": refused(rZoned),
 	"job_max_open_zones": refused(rZoned), "ignore_zone_limits": refused(rZoned), "zone_reset_threshold": refused(rZoned),
 	"zone_reset_frequency": refused(rZoned), "recover_zbd_write_error": refused(rZoned), "write_zone_remainder": refused(rZoned),
 	"read_iolog": refused(rReplay), "write_iolog": refused(rReplay), "read_iolog_chunked": refused(rReplay),

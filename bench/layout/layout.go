@@ -71,6 +71,9 @@ func (p *Preparer) CheckUse(j *jobfile.Job, name string) error {
 // make extends the file. What a job reads must have been written, or it would
 // measure holes; what it only writes is allocated unless overwrite=1.
 func (p *Preparer) make(ctx context.Context, j *jobfile.Job, name string, have, size int64) (err error) {
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil { // fio's mode
+		return fmt.Errorf("lay out %s: %w", name, err)
+	}
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return err

@@ -96,3 +96,25 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 }
+
+// A file in a folder that is not there yet gets its folders, as in fio; one that must not be
+// made gets none.
+func TestFolders(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var p Preparer
+	name := filepath.Join(dir, "a", "b", "f")
+	if err := p.Prepare(t.Context(), &jobfile.Job{AllowCreate: true, Mode: jobfile.Mode{Write: true}}, name, 8192); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(name); err != nil || st.Size() != 8192 {
+		t.Errorf("%v, %v", st, err)
+	}
+	other := filepath.Join(dir, "c", "f")
+	if err := p.Prepare(t.Context(), &jobfile.Job{Mode: jobfile.Mode{Write: true}}, other, 8192); err == nil {
+		t.Error("a file was made although allow_file_create=0")
+	}
+	if _, err := os.Stat(filepath.Dir(other)); err == nil {
+		t.Error("a folder was made for a file that must not be made")
+	}
+}
