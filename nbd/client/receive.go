@@ -15,6 +15,8 @@ const (
 	maxStatusChunk = 8 << 20
 	maxErrorChunk  = 64 << 10
 	keepScratch    = 64 << 10
+	// maxIdleChunks are the errors and block status chunks of one reply.
+	maxIdleChunks = 10000
 )
 
 // receive handles replies until the connection ends.
@@ -136,6 +138,9 @@ func (c *conn) simple(r *Request, h *nbd.Reply) error {
 func (c *conn) chunk(r *Request, h *nbd.Reply) error {
 	switch {
 	case h.Type.IsError():
+		if err := r.idleChunk(); err != nil {
+			return err
+		}
 		return c.errorChunk(r, h)
 	case h.Type == nbd.ChunkNone:
 		if h.Length != 0 || !h.Done() {
@@ -147,9 +152,21 @@ func (c *conn) chunk(r *Request, h *nbd.Reply) error {
 	case h.Type == nbd.ChunkOffsetHole && r.Command == nbd.CmdRead:
 		return c.holeChunk(r, h)
 	case h.Type == c.statusType() && r.Command == nbd.CmdBlockStatus:
+		if err := r.idleChunk(); err != nil {
+			return err
+		}
 		return c.statusChunk(r, h)
 	}
 	return malformed("%v chunk in the reply to %v", h.Type, r.Command)
+}
+
+// idleChunk counts the chunks that no byte of the request bounds. A server that sends them without
+// end is never silent, and would hold its client for good.
+func (r *Request) idleChunk() error {
+	if r.idle++; r.idle > maxIdleChunks {
+		return malformed("more than %d chunks in the reply to %v", maxIdleChunks, r.Command)
+	}
+	return nil
 }
 
 func (c *conn) statusType() nbd.ChunkType {
@@ -217,7 +234,13 @@ func (r *Request) cover(off, n int64) (at int64, err error) {
 	if off < r.Offset || n <= 0 || n > r.Length || at > r.Length-n {
 		return 0, malformed("%d bytes at offset %d in the reply to a read of %d at %d", n, off, r.Length, r.Offset)
 	}
-	if !r.discard && !r.covered.add(at, at+n) {
+	if r.discard {
+		if r.dropped += n; r.dropped > r.Length {
+			return 0, malformed("more than the %d bytes of a read", r.Length)
+		}
+		return at, nil
+	}
+	if !r.covered.add(at, at+n) {
 		return 0, malformed("overlapping chunks in the reply to a read")
 	}
 	return at, nil

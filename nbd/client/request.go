@@ -41,6 +41,9 @@ type Request struct {
 	result, source error
 	// status tells that the wanted context was answered.
 	status bool
+	// idle counts the chunks of errors and of block status, dropped the bytes of a read that nobody wants.
+	idle    int
+	dropped int64
 
 	receiving bool  // the receiver uses the memory
 	replied   bool  // the reply came before the request was sent whole
@@ -70,6 +73,7 @@ func (r *Request) reset() {
 	r.Status = r.Status[:0]
 	r.result, r.source, r.cancelled = nil, nil, nil
 	r.status, r.receiving, r.replied = false, false, false
+	r.idle = 0
 }
 
 // outcome is the error that a request which was answered ends with.
