@@ -31,6 +31,7 @@ var components = map[string]int{
 	"diskurl":        30,
 	"filter":         20,
 	"driver":         20,
+	"format":         20,
 	"disk/disktest":  10,
 	"disk":           0,
 	"nbd/client":     -10,
@@ -54,12 +55,13 @@ var leaves = []string{"nbd", "nbd/client", "vhost", "vhost/frontend", "imageio/c
 
 // singletons are the components whose every folder is one of its own: a driver
 // does not know another driver, nor a filter another filter.
-var singletons = []string{"driver", "filter"}
+var singletons = []string{"driver", "filter", "format"}
 
 // Who may import a component, tests aside. Nothing else may.
 var importers = map[string][]string{
 	"driver":        {"diskurl"},
 	"filter":        {"diskurl"},
+	"format":        {"diskurl"},
 	"diskurl":       {"cmd/vmdisk", "tune", "lab"},
 	"disk/disktest": {"interop", "versus"},
 	"interop":       {},

@@ -49,8 +49,11 @@ func Create(ctx context.Context, rawURL string, o CreateOptions) error {
 	if flag == "" {
 		flag = "-f"
 	}
-	if _, err := u.format(o.Format, flag); err != nil {
+	switch format, err := u.format(o.Format, flag); {
+	case err != nil:
 		return err
+	case format == SchemeQcow2:
+		return fmt.Errorf("%s: creating format %s is %w", u, format, ErrNotBuilt)
 	}
 	prealloc := file.Preallocation(o.Preallocation)
 	switch st, err := os.Stat(u.Path); {

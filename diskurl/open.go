@@ -53,6 +53,10 @@ type Options struct {
 	Maps []disk.MapName
 	// Connections bounds the connections to a server; 0 is its default.
 	Connections int
+	// References is what an image may name, such as a backing file.
+	References References
+	// NoReferences opens nothing that an image names, which only shows the image itself.
+	NoReferences bool
 	// NoUnixSocket keeps a transfer on the network though the daemon runs here.
 	NoUnixSocket bool
 }
@@ -120,9 +124,11 @@ func (u URL) openLocal(ctx context.Context, o Options) (*disk.Disk, error) {
 			return nil, err
 		}
 	}
-	return file.OpenDisk(ctx, u.Path, file.Options{
-		Cache: file.Cache(o.Cache), AIO: file.AIO(o.AIO), ReadOnly: o.ReadOnly, ForceShare: o.ForceShare,
-	})
+	fo := file.Options{Cache: file.Cache(o.Cache), AIO: file.AIO(o.AIO), ReadOnly: o.ReadOnly, ForceShare: o.ForceShare}
+	if format == SchemeQcow2 {
+		return openQcow2(ctx, u.Path, &o, fo)
+	}
+	return file.OpenDisk(ctx, u.Path, fo)
 }
 
 func (o *Options) formatFlag() string {
@@ -134,7 +140,7 @@ func (o *Options) formatFlag() string {
 
 var formats = []string{"raw", "qcow2", "luks"}
 
-// format settles the format of a local disk: "raw", or "" if nobody said.
+// format settles the format of a local disk: "raw" or "qcow2", or "" if nobody said.
 func (u URL) format(want, flag string) (string, error) {
 	if want != "" && !slices.Contains(formats, want) {
 		return "", &SyntaxError{What: "format", Input: want, Err: fmt.Errorf("%s wants one of %s%s", flag, strings.Join(formats, ", "), suggest(want, formats))}
@@ -149,7 +155,7 @@ func (u URL) format(want, flag string) (string, error) {
 	if want == "" {
 		want = scheme
 	}
-	if want == "qcow2" || want == "luks" {
+	if want == "luks" {
 		return "", fmt.Errorf("%s: format %s is %w; `%s raw` takes the file's bytes as they are", u, want, ErrNotBuilt, flag)
 	}
 	return want, nil

@@ -96,7 +96,7 @@ func TestOpenRefuses(t *testing.T) {
 		want   string
 		syntax bool
 	}{
-		{"qcow2:" + path, diskurl.Options{}, "not supported by this build", false},
+		{"qcow2:" + path, diskurl.Options{}, "no qcow2 image", false},
 		{"luks:" + path, diskurl.Options{}, "not supported by this build", false},
 		{"vhost-user:/x", diskurl.Options{}, "not supported by this build", false},
 		{"mem:1M", diskurl.Options{Format: "qcow2"}, "not supported by this build", false},

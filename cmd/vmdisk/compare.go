@@ -49,8 +49,8 @@ Exit status: 0 equal, 1 different (the first differing offset is printed), 2 any
 		},
 	}
 	fl := c.Flags()
-	fl.StringVarP(&f.first, "format", "f", "", "format of A if it is a local file: raw")
-	fl.StringVarP(&f.second, "second-format", "F", "", "format of B if it is a local file: raw")
+	fl.StringVarP(&f.first, "format", "f", "", "format of A if it is a local file: raw or qcow2")
+	fl.StringVarP(&f.second, "second-format", "F", "", "format of B if it is a local file: raw or qcow2")
 	fl.Var(f.cache, "cache", "cache mode of local files, as QEMU names them")
 	fl.Var(f.aio, "aio", "asynchronous I/O of local files")
 	fl.IntVar(&f.depth, "queue-depth", 0, "pairs of requests in flight (0: the default)")

@@ -103,6 +103,25 @@ func (r *patienceFlag) Set(text string) error {
 	return nil
 }
 
+func registerBacking(f *pflag.FlagSet, o *diskurl.Options) {
+	f.Var((*backingFlag)(&o.References), "backing", "open the backing and data files that an image names, if they are regular files beneath DIR and it names their format: allow=DIR; repeatable")
+}
+
+// backingFlag is what images may name.
+type backingFlag diskurl.References
+
+func (*backingFlag) String() string { return "" }
+
+func (*backingFlag) Type() string { return "allow=DIR" }
+
+func (b *backingFlag) Set(text string) error {
+	dir, ok := strings.CutPrefix(text, "allow=")
+	if !ok || dir == "" {
+		return errors.New("want allow=DIR")
+	}
+	return (*diskurl.References)(b).Allow(dir)
+}
+
 func newCacheFlag() *choice {
 	return newChoice("writeback", "writeback", "none", "writethrough", "directsync", "unsafe")
 }
@@ -122,7 +141,7 @@ func (d *diskFlags) register(c *cobra.Command) { d.registerBut(c, timeoutFlag) }
 func (d *diskFlags) registerBut(c *cobra.Command, timeout string) {
 	f := c.Flags()
 	d.cache, d.aio = newCacheFlag(), newAIOFlag()
-	f.StringVarP(&d.options.Format, "format", "f", "", "format of a local file: raw (a file that begins like an image needs it)")
+	f.StringVarP(&d.options.Format, "format", "f", "", "format of a local file: raw or qcow2 (a file that begins like an image needs it)")
 	f.Var(d.cache, "cache", "cache mode of a local file, as QEMU names them")
 	f.Var(d.aio, "aio", "asynchronous I/O of a local file")
 	f.StringArrayVar(&d.options.Filters, "filter", nil, "put a filter over the disk: NAME[:KEY=VALUE,...]; repeatable, first is outermost")
@@ -144,6 +163,7 @@ func registerShared(f *pflag.FlagSet, o *diskurl.Options) {
 }
 
 func registerServer(f *pflag.FlagSet, o *diskurl.Options) {
+	registerBacking(f, o)
 	f.BoolVarP(&o.ForceShare, "force-share", "U", false, "read a local disk although others use it")
 	f.IntVar(&o.Connections, "connections", 0, "connections to a server at most (0: the default)")
 	f.Var((*patienceFlag)(&o.Reconnect), "reconnect", "try this long to get a lost server back (0: not at all)")

@@ -51,7 +51,8 @@ func newInfo() *cobra.Command {
 		Short: "Describe a disk, or how its storage zeroes",
 		Long: `Describe a disk: size, limits and what it can do natively, by emulation or not at all.
 
-This is the only command that tells an image's format by its first bytes.
+This is the only command that tells an image's format by its first bytes. Of an image it opens
+nothing that it names, such as a backing file, and shows the names.
 
 --list URL shows the exports of an NBD server.
 
@@ -97,7 +98,16 @@ func inspect(ctx context.Context, rawURL string, o diskurl.Options) (infoResult,
 			return r, err
 		}
 		r.Probed, o.Format = true, "raw"
+		if r.Format == diskurl.SchemeQcow2 {
+			o.Format = diskurl.SchemeQcow2
+		}
+	} else if r.Format = o.Format; u.Scheme == diskurl.SchemeQcow2 || r.Format == "" {
+		r.Format = "raw"
+		if u.Scheme == diskurl.SchemeQcow2 {
+			r.Format = diskurl.SchemeQcow2
+		}
 	}
+	o.NoReferences = true
 	d, err := diskurl.Open(ctx, rawURL, o)
 	if err != nil {
 		return r, err
@@ -137,9 +147,12 @@ func (r *infoResult) print(w io.Writer) error {
 		fmt.Fprintf(&b, "%-24s %s\n", name+":", fmt.Sprintf(format, a...))
 	}
 	line("disk", "%s", r.Disk)
-	if r.Probed && r.Format != "raw" {
+	switch {
+	case r.Probed && r.Format == diskurl.SchemeQcow2:
+		line("format", "%s, by the file's first bytes", r.Format)
+	case r.Probed && r.Format != "raw":
 		line("format", "%s, by the file's first bytes; what follows is the file itself, taken as raw", r.Format)
-	} else {
+	default:
 		line("format", "%s", r.Format)
 	}
 	line("size", "%s", sizeText(r.Size))
