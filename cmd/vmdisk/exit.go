@@ -84,7 +84,7 @@ func finish(ctx context.Context, cmd *cobra.Command, err error, stderr io.Writer
 	if advice := advise(err); advice != "" {
 		text += "; " + advice
 	}
-	fmt.Fprintf(stderr, "%s: %s\n", strings.ReplaceAll(cmd.CommandPath(), " ", ": "), text)
+	fmt.Fprintf(stderr, "%s: %s\n", strings.ReplaceAll(cmd.CommandPath(), " ", ": "), printable(text))
 	return status
 }
 

@@ -144,7 +144,7 @@ func (r *infoResult) addDetails(ctx context.Context, d *disk.Disk) error {
 func (r *infoResult) print(w io.Writer) error {
 	var b strings.Builder
 	line := func(name, format string, a ...any) {
-		fmt.Fprintf(&b, "%-24s %s\n", name+":", fmt.Sprintf(format, a...))
+		fmt.Fprintf(&b, "%-24s %s\n", name+":", printable(fmt.Sprintf(format, a...)))
 	}
 	line("disk", "%s", r.Disk)
 	switch {
@@ -225,7 +225,7 @@ func showExports(ctx context.Context, w io.Writer, rawURL string, o diskurl.Opti
 	}
 	table := &report.Table{Columns: []report.Column{{Name: "export"}, {Name: "URL"}, {Name: "description"}}}
 	for _, e := range exports {
-		table.Add(strconv.Quote(e.Name), e.URL, e.Description)
+		table.Add(strconv.Quote(e.Name), printable(e.URL), printable(e.Description))
 	}
 	return report.TextItem(w, table)
 }

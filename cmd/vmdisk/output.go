@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
+	"unicode"
 
 	"github.com/vmdisk/vmdisk/diskurl"
 )
@@ -24,4 +26,15 @@ func sizeText(n int64) string {
 		return exact + " bytes"
 	}
 	return fmt.Sprintf("%s (%s bytes)", short, exact)
+}
+
+// printable makes one line of a text, on which a terminal does not act: servers describe
+// themselves, and files are named, as they like.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, s)
 }
