@@ -101,7 +101,7 @@ var original = map[string]string{"4k": "5.2", "512": "4.2"}
 // falconExtras compares every backing with the full copy in a file.
 func falconExtras(r *outcome.Results) outcome.Options {
 	t := &report.Table{Title: "Bandwidth of all nodes, and the ratio of a file with a full copy to it", Columns: []report.Column{
-		{Name: "blocks"}, {Name: "backing"}, {Name: "bandwidth", Unit: "MiB/s", Digits: 2}, {Name: "copy is faster", Unit: "times", Digits: 2}, {Name: "stalls"}, {Name: "together"},
+		{Name: "blocks"}, {Name: "backing"}, {Name: "bandwidth", Unit: "MiB/s", Digits: 2}, {Name: "copy / this", Digits: 2}, {Name: "stalls"}, {Name: "together"},
 	}}
 	for _, w := range workloads(r) {
 		files := math.NaN()
