@@ -77,7 +77,7 @@ func trace(t *testing.T, path string) []string {
 	var calls []string
 	for _, line := range lines {
 		m := call.FindStringSubmatch(line)
-		if m == nil || strings.Contains(line, "BLKSSZGET") || strings.Contains(line, "BLKPBSZGET") || strings.Contains(line, "BLKGETSIZE64") {
+		if m == nil || strings.Contains(line, "BLKSSZGET") || strings.Contains(line, "BLKPBSZGET") || strings.Contains(line, "BLKGETSIZE64") || strings.Contains(line, "BLKROGET") {
 			continue
 		}
 		calls = append(calls, strings.TrimSpace(m[1]+" "+flagsOf(m[1], m[2])))

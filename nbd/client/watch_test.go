@@ -65,7 +65,8 @@ func askPipe(t *testing.T, c *Client) error {
 // What is slow but moves, and what may take long as a whole, is waited for.
 func TestSlowServer(t *testing.T) {
 	t.Parallel()
-	const timeout = time.Second
+	// Many drops make a time-out, so that a busy machine does not make silence of the pauses.
+	const timeout, pause = 3 * time.Second, 30 * time.Millisecond
 	bg := context.Background()
 	for _, c := range []struct {
 		name   string
@@ -83,19 +84,19 @@ func TestSlowServer(t *testing.T) {
 			for len(b) > 0 {
 				f.send(b[:64])
 				b = b[min(64, len(b)):]
-				time.Sleep(timeout / 25)
+				time.Sleep(pause)
 			}
-		}, func(c *Client) error { return c.ReadAt(bg, make([]byte, 64*50-nbd.SimpleReplySize), 0) }},
+		}, func(c *Client) error { return c.ReadAt(bg, make([]byte, 64*120-nbd.SimpleReplySize), 0) }},
 		{"a write that is taken in drops", func(f *fake) {
 			h := f.read(f.mode.RequestHeaderSize())
 			var r nbd.Request
 			_, _ = r.Decode(h, f.mode)
 			for left := int(r.Length); left > 0; left -= 64 << 10 {
 				f.read(64 << 10)
-				time.Sleep(timeout / 25)
+				time.Sleep(pause)
 			}
 			f.answer(r, nbd.OK)
-		}, func(c *Client) error { return c.WriteAt(bg, make([]byte, 4<<20), 0, 0) }},
+		}, func(c *Client) error { return c.WriteAt(bg, make([]byte, 8<<20), 0, 0) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
