@@ -27,21 +27,23 @@ type Conn struct {
 	below *socket
 }
 
-// Server is tls.Server.
+// Server is tls.Server; config comes from Config.
 func Server(nc net.Conn, config *tls.Config) *Conn {
 	below := &socket{Conn: nc}
-	return &Conn{tls.Server(below, bulk(config)), below}
+	return &Conn{tls.Server(below, config), below}
 }
 
-// Client is tls.Client.
+// Client is tls.Client; config comes from Config.
 func Client(nc net.Conn, config *tls.Config) *Conn {
 	below := &socket{Conn: nc}
-	return &Conn{tls.Client(below, bulk(config)), below}
+	return &Conn{tls.Client(below, config), below}
 }
 
-// bulk turns off the small records that a connection begins with: they let a
-// browser show the head of a page sooner.
-func bulk(config *tls.Config) *tls.Config {
+// Config returns a configuration without the small records that a connection begins
+// with: they let a browser show the head of a page sooner. It is made once for all
+// connections: a copy for each would have its own keys for session tickets, and no
+// session would ever be resumed.
+func Config(config *tls.Config) *tls.Config {
 	config = config.Clone()
 	config.DynamicRecordSizingDisabled = true
 	return config

@@ -35,8 +35,8 @@ func (c *counted) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// pair is a client that has shaken hands with a server.
-func pair(t *testing.T) (client *batch.Conn, below *counted, server *batch.Conn) {
+// configs are those of a server and its client.
+func configs(t *testing.T) (server, client *tls.Config) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -54,6 +54,19 @@ func pair(t *testing.T) (client *batch.Conn, below *counted, server *batch.Conn)
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(parsed)
+	return batch.Config(&tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}),
+		batch.Config(&tls.Config{RootCAs: roots, ServerName: "t"})
+}
+
+// pair is a client that has shaken hands with a server.
+func pair(t *testing.T) (client *batch.Conn, below *counted, server *batch.Conn) {
+	t.Helper()
+	forServer, forClient := configs(t)
+	return connect(t, forServer, forClient)
+}
+
+func connect(t *testing.T, forServer, forClient *tls.Config) (client *batch.Conn, below *counted, server *batch.Conn) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -68,8 +81,8 @@ func pair(t *testing.T) (client *batch.Conn, below *counted, server *batch.Conn)
 		t.Fatal(err)
 	}
 	below = &counted{Conn: dialled}
-	server = batch.Server(accepted, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
-	client = batch.Client(below, &tls.Config{RootCAs: roots, ServerName: "t"})
+	server = batch.Server(accepted, forServer)
+	client = batch.Client(below, forClient)
 	shaken := make(chan error, 1)
 	go func() { shaken <- server.Handshake() }()
 	if err := errors.Join(client.Handshake(), <-shaken); err != nil {
@@ -77,6 +90,34 @@ func pair(t *testing.T) (client *batch.Conn, below *counted, server *batch.Conn)
 	}
 	t.Cleanup(func() { client.Close(); server.Close() })
 	return client, below, server
+}
+
+// A client that comes again resumes its session: a new handshake costs the server a
+// signature.
+func TestResumes(t *testing.T) {
+	t.Parallel()
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		forServer, forClient := configs(t)
+		forClient.MaxVersion, forClient.ClientSessionCache = version, tls.NewLRUClientSessionCache(1)
+		for i := range 2 {
+			client, _, server := connect(t, forServer, forClient)
+			written := make(chan error, 1)
+			go func() {
+				_, err := server.Write([]byte("a"))
+				written <- err
+			}()
+			// The ticket of TLS 1.3 comes before the first data.
+			if _, err := io.ReadFull(client, make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-written; err != nil {
+				t.Fatal(err)
+			}
+			if got := client.ConnectionState().DidResume; got != (i > 0) {
+				t.Errorf("%s, connection %d: resumed: %t", tls.VersionName(version), i+1, got)
+			}
+		}
+	}
 }
 
 // What is written arrives when Write returns, in a quarter of the sends.

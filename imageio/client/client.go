@@ -146,6 +146,7 @@ func (c *Client) dialTCP(addr, name string) func(ctx context.Context) (net.Conn,
 		config.ServerName = name
 	}
 	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
+	config = batch.Config(config)
 	return func(ctx context.Context) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()

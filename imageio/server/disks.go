@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"net/url"
-	"path/filepath"
 	"slices"
 	"sync"
 
@@ -33,11 +32,6 @@ func (s *ticketSpec) access(u *url.URL) Access {
 		a.Dirty = true
 	}
 	return a
-}
-
-type imageKey struct {
-	image string
-	Access
 }
 
 // sharedDisk is an image that is open, or is being opened or closed by whoever
@@ -76,19 +70,6 @@ func (g gate) try() bool {
 func (g gate) unlock() { <-g }
 
 func newDisks(open Opener) *disks { return &disks{open: open, images: map[imageKey]*sharedDisk{}} }
-
-// keyOf: names of one file are one image.
-func keyOf(u *url.URL, a Access) imageKey {
-	if u.Scheme != "file" {
-		return imageKey{u.String(), a}
-	}
-	a.Dirty = false // files have no bitmaps
-	path, err := filepath.EvalSymlinks(u.Path)
-	if err != nil {
-		path = filepath.Clean(u.Path) // opening it will tell
-	}
-	return imageKey{"file:" + path, a}
-}
 
 // acquire returns the image open; release gives it back.
 func (p *disks) acquire(ctx context.Context, u *url.URL, a Access) (*sharedDisk, error) {

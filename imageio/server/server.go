@@ -106,7 +106,8 @@ func (s *service) dataRoutes() []route {
 func (s *Server) bindRemote(shared *service, config *tls.Config) error {
 	var secure func(net.Conn) net.Conn
 	if config != nil {
-		secure = func(c net.Conn) net.Conn { return batch.Server(c, config) }
+		bulk := batch.Config(config)
+		secure = func(c net.Conn) net.Conn { return batch.Server(c, bulk) }
 	}
 	l, err := net.Listen("tcp", net.JoinHostPort(s.cfg.Remote.Host, strconv.Itoa(s.cfg.Remote.Port)))
 	if err != nil {
