@@ -5,10 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 
-	"github.com/vmdisk/vmdisk/driver/file"
+	"github.com/vmdisk/vmdisk/disk"
 )
 
 // CreateOptions say what Create makes.
@@ -31,7 +30,7 @@ func Creatable(u URL) bool {
 	if !u.Local() {
 		return false
 	}
-	_, err := os.Stat(u.Path)
+	_, err := os.Stat(u.Path())
 	return errors.Is(err, fs.ErrNotExist)
 }
 
@@ -42,64 +41,55 @@ func Create(ctx context.Context, rawURL string, o CreateOptions) error {
 	if err != nil {
 		return err
 	}
-	if !u.Local() {
-		return fmt.Errorf("%s: only local files can be created", u)
-	}
-	flag := o.FormatFlag
-	if flag == "" {
-		flag = "-f"
-	}
-	switch format, err := u.format(o.Format, flag); {
-	case err != nil:
-		return err
-	case format == SchemeQcow2:
-		return fmt.Errorf("%s: creating format %s is %w", u, format, ErrNotBuilt)
-	}
-	prealloc := file.Preallocation(o.Preallocation)
-	switch st, err := os.Stat(u.Path); {
-	case err != nil:
-		return file.CreateMode(ctx, u.Path, o.Size, prealloc, o.Mode)
-	case !st.Mode().IsRegular():
-		return fmt.Errorf("create %s: it exists and is no regular file", u)
-	case !o.Replace:
-		return fmt.Errorf("create %s: %w; --force replaces it", u, fs.ErrExist)
-	}
-	return replace(ctx, u.Path, o.Size, prealloc)
-}
-
-// File is the URL of a local file.
-func File(path string) URL { return URL{Scheme: SchemeFile, Path: path} }
-
-// At is the URL with another path.
-func (u URL) At(path string) URL {
-	u.Path = path
-	return u
-}
-
-// Identity is the disk.Info.ID of the file or block device at path.
-func Identity(path string) (string, error) { return file.Identity(path) }
-
-// replace puts a new image in the place of an old one that nobody uses, with its permissions. The
-// name that the new one has meanwhile is not that of a killed process's remains.
-func replace(ctx context.Context, path string, size int64, prealloc file.Preallocation) error {
-	old, err := file.Open(ctx, path, file.Options{})
+	p, err := u.protocol()
 	if err != nil {
-		return fmt.Errorf("replace: %w", err)
-	}
-	defer old.Close()
-	st, err := os.Stat(path)
-	if err != nil {
-		return fmt.Errorf("replace: %w", err)
-	}
-	fresh := fmt.Sprintf("%s.new-%08x", path, rand.Uint32())
-	if err := file.CreateMode(ctx, fresh, size, prealloc, st.Mode().Perm()); err != nil {
 		return err
 	}
-	if err = os.Chmod(fresh, st.Mode().Perm()); err == nil {
-		err = os.Rename(fresh, path)
+	if p.create == nil {
+		return fmt.Errorf("%s: only local files can be created", u.Redacted())
 	}
+	list, err := u.formatList(o.Format, flagOr(o.FormatFlag))
 	if err != nil {
-		return errors.Join(err, os.Remove(fresh))
+		return err
 	}
-	return nil
+	rows, err := u.formatRows(list, flagOr(o.FormatFlag))
+	if err != nil {
+		return err
+	}
+	return u.create(ctx, p, rows, o)
+}
+
+// create makes the storage, and has a format that is not raw lay itself out on it.
+func (u URL) create(ctx context.Context, p *protocol, rows []*format, o CreateOptions) error {
+	var image *format
+	for _, f := range rows {
+		switch {
+		case f.name == FormatRaw:
+		case f.create == nil || image != nil:
+			return fmt.Errorf("%s: creating format %s is %w", u.Redacted(), f.name, ErrNotBuilt)
+		default:
+			image = f
+		}
+	}
+	if image == nil {
+		return p.create(ctx, u.Addr, o, nil)
+	}
+	return p.create(ctx, u.Addr, o, func(ctx context.Context, at Addr) error {
+		child, err := p.open(ctx, at, &Options{})
+		if err != nil {
+			return err
+		}
+		if err = image.lay(ctx, child, o); err != nil {
+			err = fmt.Errorf("create %s: %w", u.Redacted(), err)
+		}
+		return errors.Join(err, child.Close())
+	})
+}
+
+// lay lays an empty image out, which is on stable storage before it takes its name.
+func (f *format) lay(ctx context.Context, child *disk.Disk, o CreateOptions) error {
+	if err := f.create(ctx, child, o); err != nil {
+		return err
+	}
+	return child.Flush(ctx)
 }

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
 )
@@ -91,24 +89,43 @@ func splitCommas(s string) []string {
 	return parts
 }
 
-// FilterInfo describes one filter for help texts.
-type FilterInfo struct{ Name, Summary string }
+// FilterInfo describes one filter for help texts and completion.
+type FilterInfo struct {
+	Name, Summary string
+	Keys          []Key
+}
 
 // Filters lists the filters of this build by name.
 func Filters() []FilterInfo {
 	out := make([]FilterInfo, 0, len(filters))
 	for name, f := range filters {
-		out = append(out, FilterInfo{name, f.summary})
+		out = append(out, FilterInfo{name, f.summary, slices.Clone(f.keys)})
 	}
 	slices.SortFunc(out, func(a, b FilterInfo) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }
 
-type filterKind struct {
-	summary string
-	// build reads its parameters from p (which remembers the first error) and
-	// puts the filter over child; it is only kept if p is content.
-	build func(ctx context.Context, child *disk.Disk, p *params) (*disk.Disk, error)
+// parseFilters parses specifications, and refuses filters that do not exist before
+// anything is opened.
+func parseFilters(list []string) ([]FilterSpec, error) {
+	specs := make([]FilterSpec, 0, len(list))
+	for _, s := range list {
+		spec, err := ParseFilter(s)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := spec.row(); err != nil {
+			return nil, err
+		}
+		specs = append(specs, spec)
+	}
+	return specs, nil
+}
+
+// keepsBase reports whether nothing is ever written below one of the filters,
+// so that the disk can be opened for reading, and shared.
+func keepsBase(specs []FilterSpec) bool {
+	return slices.ContainsFunc(specs, func(s FilterSpec) bool { return filters[s.Name].keepsBase })
 }
 
 // stack puts the filters over base, the first outermost. On an error base is
@@ -126,12 +143,12 @@ func stack(ctx context.Context, base *disk.Disk, specs []FilterSpec) (*disk.Disk
 }
 
 func (f FilterSpec) put(ctx context.Context, child *disk.Disk) (*disk.Disk, error) {
-	kind, err := f.kind()
+	row, err := f.row()
 	if err != nil {
 		return nil, err
 	}
-	p := &params{values: f.Params}
-	d, err := kind.build(ctx, child, p)
+	p := &params{values: f.Params, keys: row.keys}
+	d, err := row.build(ctx, child, p)
 	if bad := p.finish(); bad != nil {
 		return nil, filterError(f.String(), bad.Error())
 	}
@@ -141,159 +158,28 @@ func (f FilterSpec) put(ctx context.Context, child *disk.Disk) (*disk.Disk, erro
 	return d, nil
 }
 
-func (f FilterSpec) kind() (filterKind, error) {
-	kind, ok := filters[f.Name]
-	if !ok {
-		names := slices.Sorted(maps.Keys(filters))
-		return kind, filterError(f.String(), "unknown filter"+suggest(f.Name, names)+"; known: "+strings.Join(names, ", "))
+func (f FilterSpec) row() (*filter, error) {
+	if row, ok := filters[f.Name]; ok {
+		return row, nil
 	}
-	return kind, nil
+	if kindOf(f.Name) == kindFilter {
+		return nil, fmt.Errorf("filter %s is %w", f.Name, ErrNotBuilt)
+	}
+	known := slices.Sorted(maps.Keys(filters))
+	return nil, filterError(f.String(), "unknown filter"+suggest(f.Name, known)+"; known: "+strings.Join(known, ", "))
 }
 
-// params reads typed parameters. Reading registers the key as known; the first
-// bad value is kept.
-type params struct {
-	values map[string]string
-	known  []string
-	err    error
+// build keeps a filter from being made of bad parameters.
+func build[C any](p *params, cfg C, child *disk.Disk, put func(*disk.Disk, C) (*disk.Disk, error)) (*disk.Disk, error) {
+	if !p.ok() {
+		return nil, nil // put says what p has against it
+	}
+	return put(child, cfg)
 }
 
-func (p *params) lookup(key string) (string, bool) {
-	p.known = append(p.known, key)
-	v, ok := p.values[key]
-	return v, ok
-}
-
-func (p *params) fail(key string, err error) {
-	if p.err == nil {
-		p.err = fmt.Errorf("parameter %s: %w", key, err)
+// plain is the build of a filter without parameters.
+func plain(put func(*disk.Disk) *disk.Disk) func(context.Context, *disk.Disk, *params) (*disk.Disk, error) {
+	return func(_ context.Context, child *disk.Disk, p *params) (*disk.Disk, error) {
+		return build(p, struct{}{}, child, func(d *disk.Disk, _ struct{}) (*disk.Disk, error) { return put(d), nil })
 	}
-}
-
-// ok reports whether everything read so far was good.
-func (p *params) ok() bool { return p.finish() == nil }
-
-func (p *params) finish() error {
-	for _, key := range slices.Sorted(maps.Keys(p.values)) {
-		if !slices.Contains(p.known, key) {
-			if len(p.known) == 0 {
-				return fmt.Errorf("the filter has no parameters")
-			}
-			return fmt.Errorf("unknown parameter %q%s; known: %s", key, suggest(key, p.known), strings.Join(p.known, ", "))
-		}
-	}
-	return p.err
-}
-
-func (p *params) text(key, def string) string {
-	if v, ok := p.lookup(key); ok {
-		return v
-	}
-	return def
-}
-
-// choice reads one of the allowed words; the first is the default.
-func (p *params) choice(key string, allowed ...string) string {
-	v, ok := p.lookup(key)
-	if !ok {
-		return allowed[0]
-	}
-	if !slices.Contains(allowed, v) {
-		p.fail(key, fmt.Errorf("%q is none of %s%s", v, strings.Join(allowed, ", "), suggest(v, allowed)))
-	}
-	return v
-}
-
-func (p *params) size(key string, def int64) int64 {
-	v, ok := p.lookup(key)
-	if !ok {
-		return def
-	}
-	n, err := ParseSize(v)
-	if err != nil {
-		p.fail(key, err)
-	}
-	return n
-}
-
-// sizeRange reads FROM-TO, two sizes; 0 and 0 if it is not given.
-func (p *params) sizeRange(key string) (from, to int64) {
-	v, ok := p.lookup(key)
-	if !ok {
-		return 0, 0
-	}
-	low, high, ok := strings.Cut(v, "-")
-	from, err := ParseSize(low)
-	if err == nil {
-		to, err = ParseSize(high)
-	}
-	if !ok || err != nil || to <= from {
-		p.fail(key, fmt.Errorf("%q is not FROM-TO, two sizes", v))
-	}
-	return from, to
-}
-
-func (p *params) given(key string) bool {
-	_, ok := p.lookup(key)
-	return ok
-}
-
-func (p *params) count(key string, def int64) int64 {
-	v, ok := p.lookup(key)
-	if !ok {
-		return def
-	}
-	n, err := strconv.ParseInt(v, 10, 64)
-	if err != nil || n < 0 {
-		p.fail(key, fmt.Errorf("%q is not a whole number of 0 or more", v))
-	}
-	return n
-}
-
-// fraction reads 0..1, or a percentage.
-func (p *params) fraction(key string, def float64) float64 {
-	v, ok := p.lookup(key)
-	if !ok {
-		return def
-	}
-	number, percent := strings.CutSuffix(v, "%")
-	f, err := strconv.ParseFloat(number, 64)
-	if percent {
-		f /= 100
-	}
-	if err != nil || !(f >= 0 && f <= 1) {
-		p.fail(key, fmt.Errorf("%q is not 0..1 or 0%%..100%%", v))
-	}
-	return f
-}
-
-// duration reads Go's form (40ms, 1.5s); a bare number is seconds, as nbdkit has it.
-func (p *params) duration(key string, def time.Duration) time.Duration {
-	v, ok := p.lookup(key)
-	if !ok {
-		return def
-	}
-	d, err := time.ParseDuration(v)
-	if err != nil {
-		d, err = time.ParseDuration(v + "s")
-	}
-	if err != nil || d < 0 {
-		p.fail(key, fmt.Errorf("%q is not a duration such as 40ms or 1.5s", v))
-	}
-	return d
-}
-
-func (p *params) boolean(key string, def bool) bool {
-	v, ok := p.lookup(key)
-	if !ok {
-		return def
-	}
-	switch v {
-	case "on", "true", "yes", "1":
-		return true
-	case "off", "false", "no", "0":
-		return false
-	}
-	p.fail(key, fmt.Errorf("%q is neither on nor off", v))
-	return def
 }

@@ -45,31 +45,73 @@ func FuzzParseFilter(f *testing.F) {
 
 func TestParams(t *testing.T) {
 	t.Parallel()
-	p := &params{values: map[string]string{
+	p := &params{keys: keysNamed("a", "none", "size", "n", "part", "d", "secs", "on", "mode", "other"), values: map[string]string{
 		"a": "x", "size": "4K", "n": "7", "part": "50%", "d": "40ms", "secs": "2", "on": "yes", "mode": "slow",
 	}}
 	got := []any{p.text("a", ""), p.text("none", "def"), p.size("size", 0), p.count("n", 0), p.fraction("part", 0),
-		p.duration("d", 0), p.duration("secs", 0), p.boolean("on", false), p.choice("mode", "none", "slow"), p.choice("other", "first", "second")}
-	want := []any{"x", "def", int64(4096), int64(7), 0.5, 40 * time.Millisecond, 2 * time.Second, true, "slow", "first"}
+		p.duration("d", 0), p.duration("secs", 0), p.boolean("on", false), p.choice("mode"), p.choice("other")}
+	want := []any{"x", "def", int64(4096), int64(7), 0.5, 40 * time.Millisecond, 2 * time.Second, true, "slow", "none"}
 	if !reflect.DeepEqual(got, want) || p.finish() != nil {
 		t.Errorf("got %v, %v, want %v", got, p.finish(), want)
 	}
 	for key, read := range map[string]func(p *params){
 		"size": func(p *params) { p.size("size", 0) }, "count": func(p *params) { p.count("count", 0) },
 		"fraction": func(p *params) { p.fraction("fraction", 0) }, "duration": func(p *params) { p.duration("duration", 0) },
-		"boolean": func(p *params) { p.boolean("boolean", false) }, "choice": func(p *params) { p.choice("choice", "a") },
+		"boolean": func(p *params) { p.boolean("boolean", false) }, "choice": func(p *params) { p.choice("choice") },
 	} {
 		for _, bad := range []string{"", "junk", "-1", "NaN"} {
-			p := &params{values: map[string]string{key: bad}}
+			p := &params{keys: keysNamed(key), values: map[string]string{key: bad}}
 			read(p)
 			if err := p.finish(); err == nil || !strings.Contains(err.Error(), key) {
 				t.Errorf("%s %q: %v", key, bad, err)
 			}
 		}
 	}
-	p = &params{values: map[string]string{"wriet": "1"}}
+	p = &params{keys: keysNamed("write"), values: map[string]string{"wriet": "1"}}
 	p.duration("write", 0)
 	if err := p.finish(); err == nil || !strings.Contains(err.Error(), `did you mean "write"`) {
 		t.Errorf("unknown parameter: %v", err)
+	}
+}
+
+func keysNamed(names ...string) (keys []Key) {
+	for _, name := range names {
+		keys = append(keys, Key{Name: name, Values: []string{"none", "slow"}})
+	}
+	return keys
+}
+
+// TestFilterKeys: what is said of the keys of each filter is what the filter takes.
+func TestFilterKeys(t *testing.T) {
+	t.Parallel()
+	for _, f := range Filters() {
+		seen := map[string]bool{}
+		for _, k := range f.Keys {
+			if seen[k.Name] || k.Help == "" || (k.Form == "") == (k.Values == nil) {
+				t.Errorf("%s: the key %+v is there twice, or lacks its help, or its form or values", f.Name, k)
+			}
+			seen[k.Name] = true
+			for _, v := range k.Values {
+				if k.Name == "logappend" {
+					v += ",logfile=/dev/null"
+				}
+				d, err := Open(t.Context(), "mem:1M", Options{Filters: []string{f.Name + ":" + k.Name + "=" + v}})
+				if err != nil {
+					t.Errorf("%s: %s=%s: %v", f.Name, k.Name, v, err)
+					continue
+				}
+				d.Close()
+			}
+		}
+		// Whatever is not a value of its form is refused with the key's name; files, folders and names are other than that.
+		for _, k := range f.Keys {
+			if k.Form == "FILE" || k.Form == "DIR" || k.Form == "PATH" || k.Form == "NAME" {
+				continue
+			}
+			_, err := Open(t.Context(), "mem:1M", Options{Filters: []string{f.Name + ":" + k.Name + "=!"}})
+			if err == nil || !strings.Contains(err.Error(), "parameter "+k.Name) {
+				t.Errorf("%s: %s=!: %v", f.Name, k.Name, err)
+			}
+		}
 	}
 }

@@ -30,7 +30,8 @@ func Example() {
 
 func ExampleParse() {
 	u, _ := diskurl.Parse("nbd://server/my%20disk")
-	fmt.Printf("%s %s %q\n", u.Scheme, u.Host, u.Export)
+	a := u.Addr.(diskurl.NBDAddr)
+	fmt.Printf("%s %s %q\n", a.Scheme(), a.Host, a.Export)
 	_, err := diskurl.Parse("ndb://server/disk")
 	fmt.Println(err)
 	// Output:
@@ -99,11 +100,11 @@ func TestOpenRefuses(t *testing.T) {
 		{"qcow2:" + path, diskurl.Options{}, "no qcow2 image", false},
 		{"luks:" + path, diskurl.Options{}, "not supported by this build", false},
 		{"vhost-user:/x", diskurl.Options{}, "not supported by this build", false},
-		{"mem:1M", diskurl.Options{Format: "qcow2"}, "not supported by this build", false},
+		{"mem:1M", diskurl.Options{Format: "qcow2"}, "no qcow2 image", false},
 		{path, diskurl.Options{Format: "qcow3"}, `did you mean "qcow2"`, true},
 		{"raw:" + path, diskurl.Options{Format: "qcow2"}, "contradicts -f qcow2", true},
-		{path, diskurl.Options{Cache: "wb"}, "cache", false},
-		{path, diskurl.Options{AIO: "native"}, "AIO", false},
+		{path, diskurl.Options{FileOptions: diskurl.FileOptions{Cache: "wb"}}, "cache", false},
+		{path, diskurl.Options{FileOptions: diskurl.FileOptions{AIO: "native"}}, "AIO", false},
 		{"mem:1M", diskurl.Options{Filters: []string{"delay", "dealy"}}, `did you mean "delay"`, true},
 		{"mem:1M", diskurl.Options{Filters: []string{"delay:wriet=1"}}, `did you mean "write"`, true},
 		{"mem:1M", diskurl.Options{Filters: []string{"delay:write=soon"}}, "duration", true},
@@ -113,8 +114,8 @@ func TestOpenRefuses(t *testing.T) {
 		{"mem:1M", diskurl.Options{Filters: []string{"fault:range=5"}}, "FROM-TO", true},
 		{"mem:1M", diskurl.Options{Filters: []string{"limit:offset=2M"}}, "limit", false},
 		{"mem:1M", diskurl.Options{Filters: []string{"stats", "log:logfile=/nonexistent/x"}}, "no such file", false},
-		{"nbds://localhost:1/", diskurl.Options{TLS: diskurl.TLS{CA: path}}, "no PEM", false},
-		{"nbds://localhost:1/", diskurl.Options{TLS: diskurl.TLS{Key: path}}, "go together", true},
+		{"nbds://localhost:1/", diskurl.Options{ServerOptions: diskurl.ServerOptions{TLS: diskurl.TLS{CA: path}}}, "no PEM", false},
+		{"nbds://localhost:1/", diskurl.Options{ServerOptions: diskurl.ServerOptions{TLS: diskurl.TLS{Key: path}}}, "go together", true},
 		{"https://localhost:1/images/x", diskurl.Options{Format: "qcow2"}, "", false},
 		{filepath.Dir(path), diskurl.Options{}, "neither a regular file nor a block device", false},
 	} {
@@ -141,7 +142,7 @@ func TestCreate(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "new")
 	o := diskurl.CreateOptions{Size: 1 << 20}
-	if !diskurl.Creatable(diskurl.URL{Scheme: "raw", Path: path}) {
+	if !diskurl.Creatable(diskurl.File(path).As("raw")) {
 		t.Error("a missing file is not creatable")
 	}
 	if err := diskurl.Create(t.Context(), "raw:"+path, o); err != nil {

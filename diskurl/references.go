@@ -13,7 +13,6 @@ import (
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/driver/file"
-	"github.com/vmdisk/vmdisk/format/qcow2"
 )
 
 // maxChain is how many images may lie over each other.
@@ -48,50 +47,36 @@ func (r *References) Allow(dir string) error {
 type chain struct {
 	refs  *References
 	opts  file.Options
-	dir   string   // what relative names are relative to
+	dir   string   // what relative names are relative to; "" where there is nothing
 	above []string // identities of the images above and of this one
 }
 
-// openQcow2 opens the image at a path that its user named.
-func openQcow2(ctx context.Context, path string, o *Options, fo file.Options) (*disk.Disk, error) {
-	child, err := file.OpenDisk(ctx, path, fo)
-	if err != nil {
-		return nil, err
+// policy is what an image at u, whose bytes are child's, may name: nil if that is nothing.
+func (u URL) policy(child *disk.Disk, o *Options) (Policy, error) {
+	if len(o.References.dirs) == 0 {
+		return nil, nil //nolint:nilnil // nil is the policy that denies all
 	}
-	c := chain{refs: &o.References, opts: fo, above: []string{child.Info().ID}}
-	if path, err = filepath.Abs(path); err == nil {
+	c := chain{refs: &o.References, opts: fileOptions(o), above: []string{child.Info().ID}}
+	if !u.Local() {
+		return c.open, nil
+	}
+	path, err := filepath.Abs(u.Path())
+	if err == nil {
 		c.dir, err = filepath.EvalSymlinks(filepath.Dir(path))
 	}
-	if err != nil {
-		return nil, errors.Join(err, child.Close())
-	}
-	return c.image(ctx, child, o.NoReferences)
+	return c.open, err
 }
 
-func (c chain) image(ctx context.Context, child *disk.Disk, noReferences bool) (*disk.Disk, error) {
-	q := qcow2.Options{ReadOnly: c.opts.ReadOnly, NoReferences: noReferences}
-	if len(c.refs.dirs) > 0 {
-		q.Backing, q.Data = c.open, c.open
-	}
-	d, err := qcow2.Open(ctx, child, q)
-	switch {
-	case err == nil:
-		return d, nil
-	case errors.Is(err, qcow2.ErrReference):
-		err = fmt.Errorf("%w: --backing allow=DIR allows files beneath DIR", err)
-	}
-	return nil, errors.Join(err, child.Close())
-}
-
-// open is a qcow2.Opener: a regular file beneath an allowed directory, of the format
+// open is a Policy: a regular file beneath an allowed directory, of the format
 // that the image names, read-only.
-func (c chain) open(ctx context.Context, name, format string) (*disk.Disk, error) {
+func (c chain) open(ctx context.Context, r Reference) (*disk.Disk, error) {
+	name, format := r.Name, r.Format
 	switch {
 	case len(c.above) >= maxChain:
 		return nil, fmt.Errorf("the chain has more than %d images", maxChain)
 	case format == "":
 		return nil, errors.New("the image does not say of which format it is, and a format is never guessed: `qemu-img rebase -u -F FORMAT` writes it down")
-	case format != SchemeRaw && format != SchemeQcow2:
+	case formats[format] == nil:
 		return nil, fmt.Errorf("format %q is %w", format, ErrNotBuilt)
 	case strings.ContainsRune(name, 0):
 		return nil, errors.New("the name contains a NUL byte")
@@ -100,7 +85,11 @@ func (c chain) open(ctx context.Context, name, format string) (*disk.Disk, error
 		return nil, errors.New("it is no file but has a protocol; only files are opened")
 	}
 	path := name
-	if !filepath.IsAbs(path) {
+	switch {
+	case filepath.IsAbs(path):
+	case c.dir == "":
+		return nil, errors.New("the image is no local file, so that a name that does not begin with / is relative to nothing")
+	default:
 		path = filepath.Join(c.dir, name)
 	}
 	f, err := c.refs.beneath(path)
@@ -151,17 +140,19 @@ func (c chain) openFile(ctx context.Context, f *os.File, path, format string) (*
 	}
 	fo := c.opts
 	fo.ReadOnly = true
-	d, err := file.Open(ctx, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), fo)
+	opened, err := file.Open(ctx, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), fo)
 	if err != nil {
 		return nil, err
 	}
-	child := disk.New(d, path)
+	child := disk.New(opened, path)
 	id := child.Info().ID
 	if slices.Contains(c.above, id) {
 		return nil, errors.Join(errors.New("the chain has a loop: this file is in it already"), child.Close())
 	}
-	if format == SchemeRaw {
-		return child, nil
+	next := chain{refs: c.refs, opts: fo, dir: filepath.Dir(path), above: append(slices.Clip(c.above), id)}
+	d, err := formats[format].open(ctx, child, FormatOptions{ReadOnly: true, References: next.open})
+	if err != nil {
+		return nil, errors.Join(err, child.Close())
 	}
-	return chain{refs: c.refs, opts: fo, dir: filepath.Dir(path), above: append(slices.Clip(c.above), id)}.image(ctx, child, false)
+	return d, nil
 }

@@ -3,12 +3,12 @@ package diskurl
 import (
 	"fmt"
 
-	names "github.com/vmdisk/vmdisk/suggest"
+	nearest "github.com/vmdisk/vmdisk/suggest"
 )
 
 // suggest returns ` (did you mean "x"?)` for the nearest known name, or "".
 func suggest(name string, known []string) string {
-	best := names.Nearest(name, known)
+	best := nearest.Nearest(name, known)
 	if best == "" {
 		return ""
 	}

@@ -21,28 +21,40 @@ type TLS struct {
 	Hostname string
 }
 
-// secure reports whether a URL is reached by TLS, plain whether it names a server without it.
-func (u URL) secure() bool {
-	return u.Scheme == SchemeNBDS || u.Scheme == SchemeNBDSUnix || u.Scheme == SchemeNBDSVsock || u.Scheme == SchemeHTTPS
+// Guard says what of TLS there is about an address of a server.
+type Guard struct {
+	// TLS: the connection is guarded, or fails.
+	TLS bool
+	// Own: the URL brings certificates of its own.
+	Own bool
+	// Secured is how the URL begins that is guarded.
+	Secured string
 }
 
-func (u URL) plain() bool {
-	return u.Scheme == SchemeNBD || u.Scheme == SchemeNBDUnix || u.Scheme == SchemeHTTP
+// guard is empty where there is no server.
+func (u URL) guard() Guard {
+	if g, ok := u.Addr.(guardedAddr); ok {
+		return g.Guard()
+	}
+	return Guard{}
 }
+
+// secure reports whether a URL is reached by TLS, plain whether it names a server without it.
+func (u URL) secure() bool { return u.guard().TLS }
+
+func (u URL) plain() bool { return u.guard() != (Guard{}) && !u.guard().TLS }
 
 // check refuses options that would have no effect on how u is reached: whoever
 // gives them believes that the connection is protected.
 func (t TLS) check(u URL) error {
-	switch {
+	switch g := u.guard(); {
 	case u.plain() && t != (TLS{}):
-		return &SyntaxError{What: "disk URL", Input: u.String(), Err: fmt.Errorf("--%s is given, but this URL does not use TLS; write %s", t.given(), secured[u.Scheme])}
-	case u.secure() && u.TLSDir == "" && (t.Cert == "") != (t.Key == ""):
-		return &SyntaxError{What: "disk URL", Input: u.String(), Err: errors.New("a TLS certificate and its key go together (--tls-cert, --tls-key); only one is given")}
+		return &SyntaxError{What: "disk URL", Input: u.Redacted(), Err: fmt.Errorf("--%s is given, but this URL does not use TLS; write %s", t.given(), g.Secured)}
+	case g.TLS && !g.Own && (t.Cert == "") != (t.Key == ""):
+		return &SyntaxError{What: "disk URL", Input: u.Redacted(), Err: errors.New("a TLS certificate and its key go together (--tls-cert, --tls-key); only one is given")}
 	}
 	return nil
 }
-
-var secured = map[string]string{SchemeNBD: "nbds://", SchemeNBDUnix: "nbds+unix://", SchemeHTTP: "https://"}
 
 // given is the first option that is set.
 func (t TLS) given() string {
@@ -79,18 +91,23 @@ const (
 	dirKey  = "client-key.pem"
 )
 
-// config builds the configuration for u; what the URL says goes before t.
-func (t TLS) config(u URL) (*tls.Config, error) {
-	if u.TLSDir != "" {
-		t.CA, t.Cert, t.Key = filepath.Join(u.TLSDir, dirCA), "", ""
-		if cert := filepath.Join(u.TLSDir, dirCert); exists(cert) {
-			t.Cert, t.Key = cert, filepath.Join(u.TLSDir, dirKey)
+// tls is t as the address has it: what the URL says goes before.
+func (a NBDAddr) tls(t TLS) TLS {
+	if a.TLSDir != "" {
+		t.CA, t.Cert, t.Key = filepath.Join(a.TLSDir, dirCA), "", ""
+		if cert := filepath.Join(a.TLSDir, dirCert); exists(cert) {
+			t.Cert, t.Key = cert, filepath.Join(a.TLSDir, dirKey)
 		}
 	}
-	if u.TLSHostname != "" {
-		t.Hostname = u.TLSHostname
+	if a.TLSHostname != "" {
+		t.Hostname = a.TLSHostname
 	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.Hostname, InsecureSkipVerify: u.TLSUnverified} //nolint:gosec // the URL says so, in so many words
+	return t
+}
+
+// config builds the configuration of a client.
+func (t TLS) config() (*tls.Config, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.Hostname}
 	if t.CA != "" {
 		pool, err := LoadCA(t.CA)
 		if err != nil {

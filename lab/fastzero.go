@@ -104,7 +104,7 @@ func (s *study) makeImage(ctx context.Context) error {
 	if err := diskurl.Create(ctx, s.image, diskurl.CreateOptions{Size: s.size}); err != nil {
 		return err
 	}
-	d, err := diskurl.Open(ctx, "raw:"+s.image, diskurl.Options{})
+	d, err := diskurl.Open(ctx, diskurl.File(s.image).As(diskurl.FormatRaw).String(), diskurl.Options{})
 	if err != nil {
 		return err
 	}

@@ -90,7 +90,7 @@ func (s *study) serve(ctx context.Context, d *disk.Disk, use func(url string, c 
 
 // check compares the image with what arrived.
 func (s *study) check(ctx context.Context, target *disk.Disk) error {
-	src, err := diskurl.Open(ctx, "raw:"+s.image, diskurl.Options{ReadOnly: true})
+	src, err := diskurl.Open(ctx, diskurl.File(s.image).As(diskurl.FormatRaw).String(), diskurl.Options{ReadOnly: true})
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func readWrote(path string) (int64, error) {
 // copyWith is a copy by one of our strategies.
 func (s *study) copyWith(strategy diskcopy.Strategy) copier {
 	return func(ctx context.Context, c *cell, url string) (took time.Duration, err error) {
-		src, err := diskurl.Open(ctx, "raw:"+s.image, diskurl.Options{ReadOnly: true})
+		src, err := diskurl.Open(ctx, diskurl.File(s.image).As(diskurl.FormatRaw).String(), diskurl.Options{ReadOnly: true})
 		if err != nil {
 			return 0, err
 		}

@@ -289,12 +289,12 @@ func timeCommand(ctx context.Context, argv []string) (t times, err error) {
 
 // same compares an image with what arrived on a device.
 func same(ctx context.Context, image, device string) (err error) {
-	a, err := diskurl.Open(ctx, "raw:"+image, diskurl.Options{ReadOnly: true})
+	a, err := diskurl.Open(ctx, diskurl.File(image).As(diskurl.FormatRaw).String(), diskurl.Options{ReadOnly: true})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
-	b, err := diskurl.Open(ctx, "raw:"+device, diskurl.Options{ReadOnly: true, ForceShare: true})
+	b, err := diskurl.Open(ctx, diskurl.File(device).As(diskurl.FormatRaw).String(), diskurl.Options{ReadOnly: true, FileOptions: diskurl.FileOptions{ForceShare: true}})
 	if err != nil {
 		return err
 	}

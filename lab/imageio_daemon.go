@@ -50,7 +50,7 @@ func (s *imageioStudy) withDaemon(ctx context.Context, zero string, rate int64, 
 	if err := errors.Join(makeCertificate(cfg.TLS.CertFile, cfg.TLS.KeyFile), os.RemoveAll(d.log)); err != nil {
 		return err
 	}
-	options := diskurl.Options{ForceShare: true, Cache: "none", Filters: storageFilters(zero, rate)}
+	options := diskurl.Options{FileOptions: diskurl.FileOptions{ForceShare: true, Cache: "none"}, Filters: storageFilters(zero, rate)}
 	var err error
 	d.server, err = server.New(cfg, func(ctx context.Context, u *url.URL, a server.Access) (*disk.Disk, error) {
 		o := options

@@ -191,7 +191,7 @@ func (b *benchFlags) check(files, fio []string) error {
 	if err != nil {
 		return usage(err)
 	}
-	b.request.Local, b.request.LocalPath = u.Local(), u.Path
+	b.request.Local, b.request.LocalPath = u.Local(), u.Path()
 	return nil
 }
 

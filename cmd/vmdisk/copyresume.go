@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,7 +32,7 @@ func (f *copyFlags) openExisting(c *cobra.Command, t *target, u diskurl.URL) (*t
 	if err != nil {
 		return nil, err
 	}
-	id, err := diskurl.Identity(u.Path)
+	id, err := diskurl.Identity(u.Path())
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +44,7 @@ func (f *copyFlags) openExisting(c *cobra.Command, t *target, u diskurl.URL) (*t
 			t.journal = "" // not of this file
 		}
 	case !f.options.Resume && mine && left.Done > 0:
-		c.PrintErrf("vmdisk: copy: starting anew, though %d of %d bytes of a stopped copy are in %s; --resume goes on with them\n", left.Done, left.Size, u.Path)
+		c.PrintErrf("vmdisk: copy: starting anew, though %d of %d bytes of a stopped copy are in %s; --resume goes on with them\n", left.Done, left.Size, u.Path())
 	}
 	t.disk, err = diskurl.Open(c.Context(), u.String(), o)
 	return t, err
@@ -100,12 +99,12 @@ const maxJournalName = 120
 // changes when a transfer goes on with a new one.
 func defaultJournal(src, dst diskurl.URL) string {
 	dir, prefix := "", "to"
-	if src.Local() && isRegular(src.Path) {
-		dir, prefix = filepath.Dir(src.Path), filepath.Base(src.Path)+".to"
+	if src.Local() && isRegular(src.Path()) {
+		dir, prefix = filepath.Dir(src.Path()), filepath.Base(src.Path())+".to"
 	}
 	id := dst.String()
-	if u, err := url.Parse(dst.Raw); err == nil && dst.Raw != "" {
-		id = u.Scheme + "://" + u.Host
+	if a, ok := dst.Addr.(diskurl.HTTPAddr); ok {
+		id = a.Scheme() + "://" + a.Host()
 	}
 	name := strings.Join(strings.FieldsFunc(id, notPlain), "-")
 	name = name[:min(len(name), maxJournalName)]

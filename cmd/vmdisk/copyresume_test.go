@@ -53,7 +53,7 @@ func TestPartialIsTheOneWritten(t *testing.T) {
 	if err := diskurl.Create(t.Context(), c.partial, diskurl.CreateOptions{Size: 4096}); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.lock(t.Context(), diskurl.File(c.partial), diskurl.Options{Format: diskurl.SchemeRaw}); err != nil {
+	if err := c.lock(t.Context(), diskurl.File(c.partial), diskurl.Options{Format: diskurl.FormatRaw}); err != nil {
 		t.Fatal(err)
 	}
 	defer c.disk.Close()

@@ -77,7 +77,7 @@ func storage(f *os.File, text string) string {
 	if f != nil {
 		path = fmt.Sprintf("/proc/self/fd/%d", f.Fd())
 	} else if u, err := diskurl.Parse(text); err == nil && u.Local() {
-		path = u.Path
+		path = u.Path()
 	}
 	st, err := os.Stat(path)
 	if err != nil || st.Mode()&(fs.ModeNamedPipe|fs.ModeCharDevice|fs.ModeSocket) != 0 {
@@ -106,7 +106,7 @@ func isStream(text string) bool {
 	if err != nil || !u.Local() {
 		return false
 	}
-	st, err := os.Stat(u.Path)
+	st, err := os.Stat(u.Path())
 	return err == nil && st.Mode()&(fs.ModeNamedPipe|fs.ModeCharDevice) != 0
 }
 
@@ -145,12 +145,12 @@ func openPipe(ctx context.Context, text string, flag int) (*os.File, error) {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() {
-		if other, err := os.OpenFile(u.Path, os.O_RDWR|unix.O_NONBLOCK, 0); err == nil {
+		if other, err := os.OpenFile(u.Path(), os.O_RDWR|unix.O_NONBLOCK, 0); err == nil {
 			_ = other.Close() // the other end was there for a moment
 		}
 	})
 	defer stop()
-	f, err := os.OpenFile(u.Path, flag, 0)
+	f, err := os.OpenFile(u.Path(), flag, 0)
 	if err == nil && ctx.Err() != nil {
 		return nil, errors.Join(ctx.Err(), f.Close())
 	}

@@ -89,7 +89,7 @@ func (f *copyFlags) openTarget(c *cobra.Command, from, to string, source *disk.D
 	switch {
 	case diskurl.Creatable(u):
 		return f.openPartial(c, t, u, size)
-	case u.Local() && isRegular(u.Path):
+	case u.Local() && isRegular(u.Path()):
 		if source != nil {
 			f.setJournal(u)
 		}
@@ -110,7 +110,7 @@ func modeOf(u diskurl.URL) *fs.FileMode {
 	if !u.Local() {
 		return nil
 	}
-	st, err := os.Stat(u.Path)
+	st, err := os.Stat(u.Path())
 	if err != nil {
 		return nil
 	}
@@ -122,7 +122,7 @@ func modeOf(u diskurl.URL) *fs.FileMode {
 // end nothing would be worth recording; but a stream's only tells what a killed copy left.
 func (f *copyFlags) setJournal(u diskurl.URL) {
 	if f.options.Journal == "" && (!f.options.NoFlush || f.options.Resume || f.streams.in != nil) {
-		f.options.Journal = u.Path + ".journal"
+		f.options.Journal = u.Path() + ".journal"
 	}
 }
 
@@ -133,20 +133,20 @@ func isRegular(path string) bool {
 
 // openPartial opens the file that will take the target's name: what an earlier copy left, or a new one.
 func (f *copyFlags) openPartial(c *cobra.Command, t *target, u diskurl.URL, size int64) (*target, error) {
-	if _, err := os.Lstat(u.Path); err == nil {
-		return nil, fmt.Errorf("%s is a symbolic link to what does not exist; name the file that you mean", u.Path)
+	if _, err := os.Lstat(u.Path()); err == nil {
+		return nil, fmt.Errorf("%s is a symbolic link to what does not exist; name the file that you mean", u.Path())
 	}
-	t.final, t.partial = u.Path, u.Path+".partial"
+	t.final, t.partial = u.Path(), u.Path()+".partial"
 	f.setJournal(u)
 	t.journal = f.options.Journal
 	left, err := f.readJournal()
 	if err != nil {
 		return nil, err
 	}
-	u.Path = t.partial
+	u = u.At(t.partial)
 	o := f.dst
-	if o.Format == "" && u.Scheme == diskurl.SchemeFile {
-		o.Format = diskurl.SchemeRaw // it is ours, whatever it begins like
+	if o.Format == "" && u.Formats == "" {
+		o.Format = diskurl.FormatRaw // it is ours, whatever it begins like
 	}
 	t.resumed = f.options.Resume && left != nil && left.Target != "" && isRegular(t.partial)
 	f.options.Resume = t.resumed
@@ -253,7 +253,7 @@ func (f *copyFlags) sayAnew(c *cobra.Command, t *target, left *diskcopy.JournalI
 
 // removeLeft removes what an earlier copy left, unless a copy still writes to it.
 func (t *target) removeLeft(ctx context.Context, left *diskcopy.JournalInfo) error {
-	if err := t.lock(ctx, diskurl.File(t.partial), diskurl.Options{Format: diskurl.SchemeRaw}); err != nil {
+	if err := t.lock(ctx, diskurl.File(t.partial), diskurl.Options{Format: diskurl.FormatRaw}); err != nil {
 		return err
 	}
 	var err error

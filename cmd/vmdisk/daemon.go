@@ -100,7 +100,10 @@ func openTicket(cfg *server.Config) server.Opener {
 		if a.Dirty {
 			maps = append(maps, disk.DirtyPrefix)
 		}
-		return diskurl.OpenTicket(ctx, u, diskurl.Options{ReadOnly: !a.Write, ForceShare: true, Cache: cfg.BackendFile.Cache, Maps: maps,
-			Connections: cfg.Daemon.MaxConnections, Reconnect: backEndLimit, TLS: diskurl.TLS{CA: ca}})
+		return diskurl.OpenTicket(ctx, u, diskurl.Options{
+			ReadOnly:      !a.Write,
+			FileOptions:   diskurl.FileOptions{ForceShare: true, Cache: cfg.BackendFile.Cache},
+			ServerOptions: diskurl.ServerOptions{Maps: maps, Connections: cfg.Daemon.MaxConnections, Reconnect: backEndLimit, TLS: diskurl.TLS{CA: ca}},
+		})
 	}
 }

@@ -93,19 +93,18 @@ func inspect(ctx context.Context, rawURL string, o diskurl.Options) (infoResult,
 	if err != nil {
 		return r, err
 	}
-	if u.Scheme == diskurl.SchemeFile && o.Format == "" {
-		if r.Format, err = diskurl.Probe(u.Path); err != nil {
+	if u.Local() && u.Formats == "" && o.Format == "" {
+		if r.Format, err = diskurl.Probe(u.Path()); err != nil {
 			return r, err
 		}
-		r.Probed, o.Format = true, "raw"
-		if r.Format == diskurl.SchemeQcow2 {
-			o.Format = diskurl.SchemeQcow2
+		r.Probed, o.Format = true, diskurl.FormatRaw
+		if diskurl.Built(r.Format) {
+			o.Format = r.Format
 		}
-	} else if r.Format = o.Format; u.Scheme == diskurl.SchemeQcow2 || r.Format == "" {
-		r.Format = "raw"
-		if u.Scheme == diskurl.SchemeQcow2 {
-			r.Format = diskurl.SchemeQcow2
-		}
+	} else if named, _, _ := strings.Cut(u.Formats, ":"); named != "" {
+		r.Format = named
+	} else if o.Format != "" {
+		r.Format = o.Format
 	}
 	o.NoReferences = true
 	d, err := diskurl.Open(ctx, rawURL, o)
@@ -148,7 +147,7 @@ func (r *infoResult) print(w io.Writer) error {
 	}
 	line("disk", "%s", r.Disk)
 	switch {
-	case r.Probed && r.Format == diskurl.SchemeQcow2:
+	case r.Probed && r.Format != diskurl.FormatRaw && diskurl.Built(r.Format):
 		line("format", "%s, by the file's first bytes", r.Format)
 	case r.Probed && r.Format != "raw":
 		line("format", "%s, by the file's first bytes; what follows is the file itself, taken as raw", r.Format)

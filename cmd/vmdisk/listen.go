@@ -132,19 +132,13 @@ func activated() ([]net.Listener, error) {
 
 // uri is how a client reaches an export on l.
 func uri(l net.Listener, export string, secure bool) string {
-	u := diskurl.URL{Export: export}
+	a := diskurl.NBDAddr{Network: "tcp", Export: export, TLS: secure}
 	if l.Addr().Network() == "unix" {
-		u.Scheme, u.Path = diskurl.SchemeNBDUnix, absolute(l.Addr().String())
-		if secure {
-			u.Scheme = diskurl.SchemeNBDSUnix
-		}
-		return u.String()
+		a.Network, a.Host = "unix", absolute(l.Addr().String())
+	} else {
+		a.Host = reachable(l.Addr())
 	}
-	u.Scheme, u.Host = diskurl.SchemeNBD, reachable(l.Addr())
-	if secure {
-		u.Scheme = diskurl.SchemeNBDS
-	}
-	return u.String()
+	return a.String()
 }
 
 // absolute makes a path good for clients elsewhere; "@name" is no path.

@@ -128,14 +128,14 @@ var resolver = []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", 
 
 // reach adds what connecting to the server of u takes, again and again.
 func reach(n *confine.Needs, u diskurl.URL) {
-	switch u.Scheme {
-	case diskurl.SchemeNBDUnix, diskurl.SchemeNBDSUnix:
-		n.Abstract = n.Abstract || unixsock.Abstract(u.Path)
-		if dir := unixsock.Dir(u.Path); dir != "" {
+	switch network, address := u.Server(); network {
+	case "unix":
+		n.Abstract = n.Abstract || unixsock.Abstract(address)
+		if dir := unixsock.Dir(address); dir != "" {
 			n.Sockets = append(n.Sockets, dir)
 		}
-	case diskurl.SchemeNBD, diskurl.SchemeNBDS:
-		host, port, err := net.SplitHostPort(u.Host)
+	case "tcp":
+		host, port, err := net.SplitHostPort(address)
 		number, convErr := strconv.ParseUint(port, 10, 16)
 		if err != nil || convErr != nil {
 			n.AnyPort = true
@@ -145,8 +145,7 @@ func reach(n *confine.Needs, u diskurl.URL) {
 			n.Read = append(n.Read, resolver...)
 			n.Ports = append(n.Ports, 53)
 		}
-	case diskurl.SchemeHTTP, diskurl.SchemeHTTPS:
-		// The daemon may name a socket, a redirection another server.
+	case "any":
 		n.AnyPort, n.Abstract = true, true
 		n.Sockets = append(n.Sockets, "/")
 		n.Read = append(n.Read, resolver...)

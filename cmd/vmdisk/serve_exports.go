@@ -44,7 +44,7 @@ func exportArg(arg string, lone bool) (name, rawURL string, err error) {
 	if err != nil {
 		return "", "", err
 	}
-	if name = filepath.Base(u.Path); !u.Local() || nbd.CheckString([]byte(name), "") != nil {
+	if name = filepath.Base(u.Path()); !u.Local() || nbd.CheckString([]byte(name), "") != nil {
 		return "", "", usagef("%s needs a name among several disks: NAME=%s", arg, arg)
 	}
 	return name, arg, nil

@@ -135,6 +135,9 @@ func (f *ticketFlags) ticketText(c *cobra.Command, spec *client.TicketSpec, a []
 // ticketURL makes a ticket's url of a path, and finds the size of what exists.
 func ticketURL(target string, size int64) (string, int64, error) {
 	u, err := diskurl.Parse(target)
+	if u.Formats != "" && u.Formats != diskurl.FormatRaw {
+		return "", 0, usagef("%s: the transfer service serves the bytes of a disk as they are; write it without %s:", target, u.Formats)
+	}
 	local := err == nil && u.Local()
 	if !local && size <= 0 {
 		return "", 0, usagef("--size is needed for %s", target)
@@ -143,7 +146,7 @@ func ticketURL(target string, size int64) (string, int64, error) {
 		text, err := remoteTicketURL(target, &u)
 		return text, size, err
 	}
-	path, err := filepath.Abs(u.Path)
+	path, err := filepath.Abs(u.Path())
 	if err != nil {
 		return "", 0, err
 	}
@@ -162,21 +165,25 @@ func ticketURL(target string, size int64) (string, int64, error) {
 
 // remoteTicketURL turns an NBD URI into the form of tickets, where no name is escaped.
 func remoteTicketURL(target string, u *diskurl.URL) (string, error) {
-	export := ""
-	if u.Export != "" {
-		export = ":exportname=" + u.Export
+	a, ok := u.Addr.(diskurl.NBDAddr)
+	if !ok {
+		return target, nil // one that is a ticket's already, or that the daemon refuses
 	}
-	switch u.Scheme {
-	case diskurl.SchemeNBD:
-		return "nbd:" + u.Host + export, nil
-	case diskurl.SchemeNBDUnix:
-		path, err := filepath.Abs(u.Path)
+	export := ""
+	if a.Export != "" {
+		export = ":exportname=" + a.Export
+	}
+	switch {
+	case a.TLS:
+		return "", usagef("%s: the transfer service reaches NBD servers without TLS alone", target)
+	case a.Network == "tcp":
+		return "nbd:" + a.Host + export, nil
+	case a.Network == "unix":
+		path, err := filepath.Abs(a.Host)
 		if err == nil && strings.Contains(path, ":") {
 			err = usagef("%s: a ticket cannot name a socket with a colon in its path", target)
 		}
 		return "nbd:unix:" + path + export, err
-	case diskurl.SchemeNBDS, diskurl.SchemeNBDSUnix:
-		return "", usagef("%s: the transfer service reaches NBD servers without TLS alone", target)
 	}
 	return target, nil // one that is a ticket's already, or that the daemon refuses
 }

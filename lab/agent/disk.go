@@ -85,9 +85,9 @@ func (d *testDisk) hostDisk(p Prepare) error {
 		return err
 	}
 	if u.Local() {
-		d.path = u.Path
+		d.path = u.Path()
 	}
-	d.opener = Opener{URL: p.URL, Options: diskurl.Options{Cache: p.Cache, AIO: p.AIO, Filters: p.Filters}}
+	d.opener = Opener{URL: p.URL, Options: diskurl.Options{FileOptions: diskurl.FileOptions{Cache: p.Cache, AIO: p.AIO}, Filters: p.Filters}}
 	return nil
 }
 

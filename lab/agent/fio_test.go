@@ -106,9 +106,9 @@ func TestDiskForFio(t *testing.T) {
 		want string
 	}{
 		{testDisk{mount: "/mnt/test", path: "/dev/vda"}, "directory=/mnt/test"},
-		{testDisk{path: "/a:b", opener: Opener{Options: diskurl.Options{Cache: "directsync"}}}, `filename=/a\:b direct=1 sync=1`},
-		{testDisk{path: "/a", opener: Opener{Options: diskurl.Options{Cache: "none"}}}, "filename=/a direct=1"},
-		{testDisk{path: "/a", opener: Opener{Options: diskurl.Options{Cache: "writethrough"}}}, "filename=/a sync=1"},
+		{testDisk{path: "/a:b", opener: Opener{Options: diskurl.Options{FileOptions: diskurl.FileOptions{Cache: "directsync"}}}}, `filename=/a\:b direct=1 sync=1`},
+		{testDisk{path: "/a", opener: Opener{Options: diskurl.Options{FileOptions: diskurl.FileOptions{Cache: "none"}}}}, "filename=/a direct=1"},
+		{testDisk{path: "/a", opener: Opener{Options: diskurl.Options{FileOptions: diskurl.FileOptions{Cache: "writethrough"}}}}, "filename=/a sync=1"},
 		{testDisk{path: "/a", opener: Opener{Options: diskurl.Options{Filters: []string{"delay:read=1ms"}}}}, "fio knows no filters such as delay:read=1ms: use engine=vmdisk"},
 		{testDisk{opener: Opener{URL: "mem:1M"}}, "fio is given a file or device of its own host, and mem:1M is none: use engine=vmdisk"},
 	} {

@@ -25,7 +25,7 @@ func (o Opener) Open(ctx context.Context, q engine.OpenRequest) (*disk.Disk, err
 	name, options := o.URL, o.Options
 	options.ReadOnly = options.ReadOnly || !q.Write
 	if q.Name != "" {
-		name, options.Format = "raw:"+q.Name, ""
+		name, options.Format = diskurl.File(q.Name).As(diskurl.FormatRaw).String(), ""
 	}
 	if q.Direct && (options.Cache == "writeback" || options.Cache == "") {
 		options.Cache = "none"

@@ -157,7 +157,7 @@ const edge = 1 << 20
 
 // blank zeroes what makes a device look used.
 func blank(ctx context.Context, path string) (err error) {
-	d, err := openFree(ctx, rawURL(path), diskurl.Options{Cache: "none"})
+	d, err := openFree(ctx, rawURL(path), diskurl.Options{FileOptions: diskurl.FileOptions{Cache: "none"}})
 	if err != nil {
 		return err
 	}

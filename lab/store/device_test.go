@@ -128,7 +128,7 @@ func TestLargerDevice(t *testing.T) {
 			su.Server, su.Pass, su.Cache = server, pass, "writeback"
 			set := prepare(t, s, su, spec.ClientHost, 1)
 			d := set.Disks[0]
-			x, err := diskurl.Open(t.Context(), d.URL, diskurl.Options{Cache: d.Cache, AIO: d.AIO, Filters: d.Filters})
+			x, err := diskurl.Open(t.Context(), d.URL, diskurl.Options{FileOptions: diskurl.FileOptions{Cache: d.Cache, AIO: d.AIO}, Filters: d.Filters})
 			if err != nil {
 				t.Fatalf("server=%s: %v", server, err)
 			}

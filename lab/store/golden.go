@@ -175,12 +175,12 @@ func copyGolden(ctx context.Context, golden, target, cache string, f fill) error
 // where they can, as what is cached before a measurement should not depend on the
 // backing.
 func withDisks(ctx context.Context, golden, target, cache string, use func(dst, src *disk.Disk) error) (err error) {
-	src, err := diskurl.Open(ctx, rawURL(golden), diskurl.Options{ReadOnly: true, ForceShare: true})
+	src, err := diskurl.Open(ctx, rawURL(golden), diskurl.Options{ReadOnly: true, FileOptions: diskurl.FileOptions{ForceShare: true}})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
-	dst, err := openFree(ctx, target, diskurl.Options{Cache: cache})
+	dst, err := openFree(ctx, target, diskurl.Options{FileOptions: diskurl.FileOptions{Cache: cache}})
 	if err != nil {
 		return err
 	}
@@ -188,4 +188,4 @@ func withDisks(ctx context.Context, golden, target, cache string, use func(dst, 
 	return use(dst, src)
 }
 
-func rawURL(path string) string { return diskurl.URL{Scheme: diskurl.SchemeRaw, Path: path}.String() }
+func rawURL(path string) string { return diskurl.File(path).As(diskurl.FormatRaw).String() }

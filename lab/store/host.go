@@ -11,6 +11,8 @@ import (
 
 	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
+
+	"github.com/vmdisk/vmdisk/diskurl"
 )
 
 // host is what this machine offers. Its functions are replaced in tests.
@@ -42,7 +44,7 @@ func hostWith(run runner) host {
 		run:     run,
 		root:    os.Geteuid() == 0,
 		program: func(name string) bool { _, err := findProgram(name); return err == nil },
-		exists:  exists, free: freeSpace, memory: freeMemory, schedulers: schedulersOf, reflink: tryReflink, built: builtScheme, cacheIn: cacheIn,
+		exists:  exists, free: freeSpace, memory: freeMemory, schedulers: schedulersOf, reflink: tryReflink, built: diskurl.Built, cacheIn: cacheIn,
 	}
 	h.module = func(ctx context.Context, name string) bool {
 		_, err := h.run(ctx, command{name: "modprobe", args: []string{"-q", name}})

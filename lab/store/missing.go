@@ -261,8 +261,8 @@ func (p *preflight) urls() {
 			p.add("node %s has no URL: give one for each, separated by ;", nodeName(i))
 		case err != nil:
 			p.add("%v", err)
-		case !p.host.built(u.Scheme):
-			p.add("%s: this build has no driver for %s", text, u.Scheme)
+		case !builtAll(&p.host, u):
+			p.add("%s: this build has no driver for %s", text, strings.Join(u.Names(), " and "))
 		case shared && p.nodes > 1 && !private(u):
 			p.add("%d nodes would write to the same disk %s: give one URL for each, separated by ;", p.nodes, text)
 		}
@@ -277,9 +277,14 @@ func (p *preflight) urls() {
 	}
 }
 
+func builtAll(h *host, u diskurl.URL) bool {
+	return !slices.ContainsFunc(u.Names(), func(name string) bool { return !h.built(name) })
+}
+
 // private: every client that opens the URL has a disk of its own.
 func private(u diskurl.URL) bool {
-	return u.Scheme == diskurl.SchemeMem || u.Scheme == diskurl.SchemeNull || u.Scheme == diskurl.SchemePattern
+	_, own := u.Addr.(diskurl.SizeAddr)
+	return own
 }
 
 func (p *preflight) hostFileSystem(ctx context.Context) {
@@ -335,7 +340,7 @@ func (p *preflight) server() {
 	switch p.setup.Server {
 	case "none":
 	case "vmdisk":
-		p.rawOnly(diskurl.SchemeQcow2)
+		p.rawOnly(diskurl.FormatQcow2)
 		if native {
 			p.add("server=vmdisk has no aio=native: aio=threads or aio=io_uring")
 		}
@@ -378,7 +383,7 @@ func (p *preflight) clients() {
 	}
 	switch p.setup.Server {
 	case "none":
-		if (p.setup.Format == qcow2 || p.kind == "overlay") && !p.host.built(diskurl.SchemeQcow2) {
+		if (p.setup.Format == qcow2 || p.kind == "overlay") && !p.host.built(diskurl.FormatQcow2) {
 			p.add("host clients can't read qcow2 images in this build: server=qemu-nbd")
 		}
 		if p.setup.AIO == "native" {

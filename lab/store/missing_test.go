@@ -23,7 +23,7 @@ func richHost() host {
 		memory:     func() (int64, error) { return 1 << 40, nil },
 		schedulers: func(string) ([]string, error) { return []string{"none", "mq-deadline", "bfq", "kyber"}, nil },
 		reflink:    func(string) error { return nil },
-		built:      func(scheme string) bool { return scheme != diskurl.SchemeQcow2 && scheme != diskurl.SchemeVhostUser },
+		built:      func(scheme string) bool { return scheme != diskurl.FormatQcow2 && scheme != diskurl.SchemeVhostUser },
 		cacheIn:    func(string) string { return "none" },
 	}
 }

@@ -66,8 +66,8 @@ func newNeed(o Options, setup spec.Setup, written int64) need {
 	var arg string
 	if n.kind, arg = kindOf(setup.Backing); n.kind == "url" {
 		for u := range strings.SplitSeq(arg, ";") {
-			if u, err := diskurl.Parse(u); err == nil && u.Scheme == diskurl.SchemeMem {
-				n.mem = max(n.mem, u.Size)
+			if u, err := diskurl.Parse(u); err == nil && u.Scheme() == diskurl.SchemeMem {
+				n.mem = max(n.mem, u.Addr.(diskurl.SizeAddr).Size)
 			}
 		}
 	}

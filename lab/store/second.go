@@ -29,7 +29,7 @@ func (b *builder) writeImage(ctx context.Context, i int, m image) (err error) {
 	case m.path == "":
 		return errors.New("pass=second is for files and block devices: pass=first")
 	case m.format == raw:
-		return rewrite(ctx, rawURL(m.path), diskurl.Options{Cache: m.cacheForMaking(), Filters: m.limited(nil)})
+		return rewrite(ctx, rawURL(m.path), diskurl.Options{FileOptions: diskurl.FileOptions{Cache: m.cacheForMaking()}, Filters: m.limited(nil)})
 	}
 	work := b.s.newScope()
 	defer func() { err = errors.Join(err, work.close(ctx)) }()

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -76,23 +75,10 @@ func (b *builder) direct(d Disk, m image, filters []string) Disk {
 	if m.source == (spec.Source{}) {
 		d.Source = spec.Source{Driver: m.protocol(), Path: m.path, Format: m.format, Backing: m.backing, KeyFile: m.keyFile, Size: m.limit}
 	}
-	if m.path != "" && m.source == (spec.Source{}) && builtScheme(m.format) {
-		d.URL = diskurl.URL{Scheme: m.format, Path: m.path}.String()
+	if m.path != "" && m.source == (spec.Source{}) && diskurl.Built(m.format) {
+		d.URL = diskurl.File(m.path).As(m.format).String()
 	}
 	return d
-}
-
-// builtScheme: this build has a driver for URLs of a scheme. Only those of paths are
-// in doubt.
-func builtScheme(scheme string) bool {
-	switch scheme {
-	case diskurl.SchemeQcow2, diskurl.SchemeLUKS, diskurl.SchemeVhostUser:
-	default:
-		return true
-	}
-	u := diskurl.URL{Scheme: scheme, Path: "/proc/no/such/file"}
-	_, err := diskurl.Open(context.Background(), u.String(), diskurl.Options{ReadOnly: true})
-	return !errors.Is(err, diskurl.ErrNotBuilt)
 }
 
 func (b *builder) started(ctx context.Context, d *Disk, node string, c command, socket string) error {
@@ -113,14 +99,14 @@ func (b *builder) nbd(ctx context.Context, d Disk, node string, c command, socke
 
 func (b *builder) vhostUser(ctx context.Context, d Disk, node string, c command, socket string) (Disk, error) {
 	d.Source = spec.Source{Driver: "vhost-user", Socket: socket, Format: raw}
-	if builtScheme(diskurl.SchemeVhostUser) {
-		d.URL = diskurl.URL{Scheme: diskurl.SchemeVhostUser, Path: socket}.String()
+	if diskurl.Built(diskurl.SchemeVhostUser) {
+		d.URL = diskurl.SchemeVhostUser + ":" + socket
 	}
 	return d, b.started(ctx, &d, node, c, socket)
 }
 
 func nbdURL(socket, name string) string {
-	return diskurl.URL{Scheme: diskurl.SchemeNBDUnix, Path: socket, Export: name}.String()
+	return diskurl.NBDAddr{Network: "unix", Host: socket, Export: name}.String()
 }
 
 // vmdisk serves with our own server.

@@ -187,7 +187,7 @@ func open(t *testing.T, d Disk) *disk.Disk {
 	if d.URL == "" {
 		t.Fatalf("no URL for %+v", d.Source)
 	}
-	o := diskurl.Options{Filters: d.Filters, Cache: d.Cache, AIO: d.AIO}
+	o := diskurl.Options{Filters: d.Filters, FileOptions: diskurl.FileOptions{Cache: d.Cache, AIO: d.AIO}}
 	opened, err := diskurl.Open(t.Context(), d.URL, o)
 	if err != nil {
 		t.Fatal(err)
@@ -224,7 +224,7 @@ func goldenDisk(t *testing.T, s *Store) *disk.Disk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := diskurl.Open(t.Context(), rawURL(path), diskurl.Options{ReadOnly: true, ForceShare: true})
+	d, err := diskurl.Open(t.Context(), rawURL(path), diskurl.Options{ReadOnly: true, FileOptions: diskurl.FileOptions{ForceShare: true}})
 	if err != nil {
 		t.Fatal(err)
 	}

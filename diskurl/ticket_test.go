@@ -27,7 +27,7 @@ func TestOpenTicket(t *testing.T) {
 	} {
 		u := ticketURLOf(t, text)
 		ctx, cancel := context.WithCancel(t.Context())
-		d, err := OpenTicket(ctx, u, Options{ReadOnly: true, Reconnect: -1})
+		d, err := OpenTicket(ctx, u, Options{ReadOnly: true, ServerOptions: ServerOptions{Reconnect: -1}})
 		cancel()
 		if want == "" {
 			if err != nil {
