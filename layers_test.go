@@ -5,9 +5,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"go/parser"
+	"go/token"
 	"io"
 	"os/exec"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -206,6 +209,10 @@ func TestLayersCanFail(t *testing.T) {
 		{"nbd/server", module + "/driver/file", "only diskurl may"},
 		{"diskcopy", module + "/filter/delay", "only diskurl may"},
 		{"cmd/vmdisk", module + "/driver/file", "only diskurl may"},
+		{"lab", module + "/format/qcow2", "only diskurl may"},
+		{"format/qcow2", module + "/driver/file", "is not below"},
+		{"format/qcow2", module + "/diskurl", "is not below"},
+		{"format/qcow2", module + "/format/raw", "one format does not know another"},
 		{"diskcopy", module + "/diskurl", "only cmd/vmdisk, tune, lab may"},
 		{"nbd/server", module + "/imageio/server", "is not below"},
 		{"driver/nbd", module + "/driver/file", "one driver does not know another"},
@@ -228,6 +235,7 @@ func TestLayersAllow(t *testing.T) {
 	for _, c := range []struct{ from, imp string }{
 		{"diskurl", module + "/driver/file"},
 		{"diskurl", module + "/filter/delay"},
+		{"diskurl", module + "/format/qcow2"},
 		{"driver/nbd", module + "/nbd/client"},
 		{"driver/file", module + "/uring"},
 		{"driver/qcow2/table", module + "/disk"},
@@ -242,6 +250,38 @@ func TestLayersAllow(t *testing.T) {
 	} {
 		if got := check([]pkg{{ImportPath: module + "/" + c.from, Imports: []string{c.imp}}}); len(got) != 0 {
 			t.Errorf("%s importing %s: %q", c.from, c.imp, got)
+		}
+	}
+}
+
+// rowOf is the kind of row that a folder of the storage floor has in diskurl.
+var rowOf = map[string]string{"driver": "protocol", "format": "format", "filter": "filter"}
+
+// TestRows: each driver, format and filter is imported by the file of its row alone, which a
+// build tag leaves out. driver/file is in every build.
+func TestRows(t *testing.T) {
+	files, err := filepath.Glob("diskurl/*.go")
+	if err != nil || len(files) < 20 {
+		t.Fatalf("%d files in diskurl: %v", len(files), err)
+	}
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ImportsOnly|parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, spec := range f.Imports {
+			rel, _ := strings.CutPrefix(strings.Trim(spec.Path.Value, `"`), module+"/")
+			kind, what, _ := strings.Cut(rel, "/")
+			if rowOf[kind] == "" || rel == "driver/file" {
+				continue
+			}
+			tagged := len(f.Comments) > 0 && strings.HasPrefix(f.Comments[0].List[0].Text, "//go:build !without_"+what)
+			if base := path.Base(name); !strings.HasPrefix(base, rowOf[kind]+"_") || !tagged {
+				t.Errorf("%s imports %s: that is for %s_%s.go, which begins with //go:build !without_%s", name, rel, rowOf[kind], what, what)
+			}
 		}
 	}
 }

@@ -1,11 +1,13 @@
 // Package diskurl opens and creates disks by URL, and stacks filters on them.
-// It is the only package that knows every driver and every filter; whoever
+// It is the only package that knows every driver, format and filter, each by a row of a
+// table (protocol_*.go, format_*.go, filter_*.go; docs/extending.md); whoever
 // serves or copies a disk is handed the *disk.Disk that comes out of here.
 //
 // The URLs:
 //
 //	/path  ./path  file:/path       local file or block device
-//	raw:/path                       the same, content taken as it is
+//	FORMAT:URL                      a format over any disk, qcow2:nbd://host/disk; Options.Format
+//	                                is another way to say it. raw: takes the bytes as they are
 //	nbd://host[:port]/export        NBD over TCP (10809 by default)
 //	nbds://host[:port]/export       NBD over TLS; never falls back to plain text
 //	nbd+unix:///export?socket=PATH  NBD over a unix socket, nbds+unix with TLS
