@@ -129,6 +129,9 @@ func (a *NBDAddr) readQuery(query url.Values) error {
 	return nil
 }
 
+// maxSocket is the longest path of a unix socket, unix(7), less the zero.
+const maxSocket = 107
+
 func (a *NBDAddr) readHost(u *url.URL, query url.Values) (err error) {
 	switch socket := query.Get("socket"); {
 	case a.Network == "vsock":
@@ -139,6 +142,8 @@ func (a *NBDAddr) readHost(u *url.URL, query url.Values) (err error) {
 		err = fmt.Errorf("a host with a unix socket; want %s:///EXPORT?socket=PATH", u.Scheme)
 	case socket == "":
 		err = fmt.Errorf("no socket; want %s:///EXPORT?socket=PATH", u.Scheme)
+	case len(socket) > maxSocket:
+		err = fmt.Errorf("the path of the socket has %d bytes, %d are possible; use a shorter one", len(socket), maxSocket)
 	default:
 		a.Host = socket
 	}

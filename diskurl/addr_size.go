@@ -14,7 +14,7 @@ type SizeAddr struct {
 func (a SizeAddr) Scheme() string { return a.Name }
 
 // String implements Addr.
-func (a SizeAddr) String() string { return a.Name + ":" + FormatSize(a.Size) }
+func (a SizeAddr) String() string { return a.Name + ":" + SizeText(a.Size) }
 
 func parseSizeAddr(s string) (Addr, error) {
 	scheme, rest, _ := cutScheme(s)

@@ -131,6 +131,15 @@ func TestSize(t *testing.T) {
 		if back, err := ParseSize(FormatSize(got)); err != nil || back != got {
 			t.Errorf("FormatSize(%d) = %q, read as %d, %v", got, FormatSize(got), back, err)
 		}
+		if back, err := ParseSize(SizeText(got)); err != nil || back != got {
+			t.Errorf("SizeText(%d) = %q, read as %d, %v", got, SizeText(got), back, err)
+		}
+	}
+	for n, want := range map[int64]string{0: "0", 1: "1", 1000: "1000", 1024: "1K", 1280: "1.25K", 3 << 39: "1.5T", 3 << 29: "1.5G", 1025 << 20: "1025M",
+		math.MaxInt64: "9223372036854775807", math.MaxInt64 - 255: "9007199254740991.75K"} {
+		if got := SizeText(n); got != want {
+			t.Errorf("SizeText(%d) = %q, want %q", n, got, want)
+		}
 	}
 	for _, in := range []string{"", "K", "B", "iB", "1i", "1iB", "-1", "+1", "1.5", "1.", "1.K", ".5K", "1.0001K", "0x10", "1 K", "8E", "9223372036854775808", "7.999999999999999999E", "1e3", "NaN"} {
 		if got, err := ParseSize(in); err == nil {
@@ -166,6 +175,9 @@ func FuzzParseSize(f *testing.F) {
 		}
 		if back, err := ParseSize(FormatSize(n)); err != nil || back != n {
 			t.Errorf("%d is written %q and read as %d, %v", n, FormatSize(n), back, err)
+		}
+		if back, err := ParseSize(SizeText(n)); err != nil || back != n {
+			t.Errorf("%d is written %q and read as %d, %v", n, SizeText(n), back, err)
 		}
 	})
 }

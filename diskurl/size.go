@@ -63,3 +63,17 @@ func FormatSize(n int64) string {
 	}
 	return strconv.FormatInt(n>>(10*shift), 10) + sizeUnits[shift-1:shift]
 }
+
+// SizeText is FormatSize for people, with two decimals at most where they are exact: 1.5T, not 1536G.
+// ParseSize reads it back.
+func SizeText(n int64) string {
+	for shift := 10 * len(sizeUnits); shift > 0; shift -= 10 {
+		// No other fraction of a power of 1024 than a quarter has two decimals.
+		quarter := int64(1) << (shift - 2)
+		if n >= 4*quarter && n%quarter == 0 {
+			quarters := n / quarter
+			return strconv.FormatInt(quarters/4, 10) + [...]string{"", ".25", ".5", ".75"}[quarters%4] + sizeUnits[shift/10-1:shift/10]
+		}
+	}
+	return FormatSize(n)
+}

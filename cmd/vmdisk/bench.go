@@ -51,7 +51,7 @@ they have; without it they work on the files and devices they name.
 
 A job that writes to a device which is mounted or otherwise in use is refused.`,
 		Example: `  vmdisk bench iometer.fio --disk nbd://localhost/disk --set load=light
-  vmdisk bench --disk null:100G --name=n --rw=randread --bs=4k --iodepth=32 --runtime=5
+  vmdisk bench --disk null:100G --name=n --rw=randread --bs=4k --iodepth=32
   vmdisk bench job.fio --repeat 6 --output-format json --output a.json
   vmdisk bench compare a.json b.json`,
 		// fio's options are not known to the flag parser; split tells them apart.

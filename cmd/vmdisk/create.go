@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/spf13/cobra"
 
@@ -25,6 +26,9 @@ An existing file is left alone unless --force is given.`,
 				return usage(err)
 			}
 			o.Preallocation = prealloc.value
+			if o.Size, err = wholeSectors(c, a[0], o.Size); err != nil {
+				return err
+			}
 			if err := diskurl.Create(c.Context(), a[0], o); err != nil {
 				return err
 			}
@@ -40,4 +44,19 @@ An existing file is left alone unless --force is given.`,
 	c.Flags().BoolVar(&o.Replace, "force", false, "replace an existing file")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return c
+}
+
+// sector is the unit of every guest's disk.
+const sector = 512
+
+// wholeSectors rounds a size up that no guest could use, and says so.
+func wholeSectors(c *cobra.Command, name string, size int64) (int64, error) {
+	if size > math.MaxInt64-sector+1 {
+		return 0, usagef("%d bytes are no whole sectors of %d bytes, and cannot be rounded up", size, sector)
+	}
+	whole := (size + sector - 1) &^ (sector - 1)
+	if whole != size {
+		c.PrintErrf("vmdisk: create: %d bytes are no whole sectors of %d bytes: %s has %d\n", size, sector, name, whole)
+	}
+	return whole, nil
 }

@@ -24,7 +24,13 @@ func newChoice(def string, allowed ...string) *choice { return &choice{value: de
 
 func (c *choice) String() string { return c.value }
 
-func (c *choice) Type() string { return strings.Join(c.allowed, "|") }
+// Type lists the words, unless they are too many for a line of help; the flag's text does then.
+func (c *choice) Type() string {
+	if words := strings.Join(c.allowed, "|"); len(words) <= 50 {
+		return words
+	}
+	return "NAME"
+}
 
 func (c *choice) Set(s string) error {
 	for _, a := range c.allowed {

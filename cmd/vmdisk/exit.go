@@ -74,6 +74,9 @@ func finish(ctx context.Context, cmd *cobra.Command, err error, stderr io.Writer
 	case errors.As(err, &syntax):
 		status = statusUsage
 	}
+	if s := signalStatus(ctx, err); s != 0 {
+		status = s
+	}
 	text := strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 	if text == "" {
 		return status
@@ -117,9 +120,9 @@ func advise(err error) string {
 		{syscall.ECONNREFUSED, "", "start the server, or correct the address"},
 		{fs.ErrExist, "--", "choose another name"},
 		{fs.ErrNotExist, "", "check the path"},
+		{disk.ErrReadOnly, "", "choose a writable disk"}, // before the permission that is why
 		{fs.ErrPermission, "", permission},
 		{syscall.ENOSPC, "", "free space there and try again"},
-		{disk.ErrReadOnly, "", "choose a writable disk"},
 		{syscall.EROFS, "", "choose a writable disk"},
 		{context.DeadlineExceeded, "", "see whether the server answers"},
 	} {

@@ -146,7 +146,8 @@ would run, what this host cannot run and why, and how long it takes.`,
 		Example: `  vmdisk lab run fast-zero --out out/fast-zero
   vmdisk lab run fast-zero --set write-delay=40ms --set zero-delay=5ms
   vmdisk lab run falcon-backing --dry-run
-  vmdisk lab run falcon-backing --set disk=2G --set size=256m --set runtime=10 --set client=host --set server=qemu-nbd
+  vmdisk lab run falcon-backing --set disk=2G --set size=256m --set runtime=10 \
+      --set client=host --set server=qemu-nbd
   vmdisk lab run my.yaml --set repeats=5 --out out/mine`,
 		Args: args(1, 1, "the name of an experiment, or its file"),
 		RunE: func(c *cobra.Command, names []string) error { return l.run(c, names[0]) },
@@ -269,7 +270,7 @@ func newLabCompare() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "compare A B",
-		Short: "Say which cells of two runs of an experiment differ by more than chance",
+		Short: "Say which cells of two runs differ by more than chance",
 		Long: `Compare the results in two folders cell by cell with the Mann-Whitney U test, such as
 those before and after an upgrade. Exit status 1 if a cell of B is significantly worse.`,
 		Args: args(2, 2, "two folders of results"),

@@ -4,12 +4,8 @@
 package main
 
 import (
-	"context"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -22,49 +18,57 @@ func main() {
 		// of a container, which does not want its machine powered off.
 		agent.Init(agent.Options{Version: buildVersion().Version})
 	}
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+	exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
+
+// The groups of commands, in the order of the help.
+const (
+	groupImages   = "images"
+	groupCopying  = "copying"
+	groupServing  = "serving"
+	groupMeasures = "measures"
+	groupProgram  = "program"
+)
 
 // verbs are the commands of this build, in the order of the help. A verb is
 // listed once its code works.
-var verbs = []func() *cobra.Command{
-	newServe,
-	newCopy,
-	newCompare,
-	newChecksum,
-	newCreate,
-	newInfo,
-	newMap,
-	newResize,
-	newLab,
-	newDaemon,
-	newTicket,
-	newBench,
-	newVersion,
-	newMan,
+var verbs = []struct {
+	group string
+	make  func() *cobra.Command
+}{
+	{groupImages, newCreate},
+	{groupImages, newInfo},
+	{groupImages, newMap},
+	{groupImages, newResize},
+	{groupCopying, newCopy},
+	{groupCopying, newCompare},
+	{groupCopying, newChecksum},
+	{groupServing, newServe},
+	{groupServing, newDaemon},
+	{groupServing, newTicket},
+	{groupMeasures, newBench},
+	{groupMeasures, newLab},
+	{groupProgram, newVersion},
+	{groupProgram, newMan},
 }
-
-// sameSignal is how long a signal that follows another is taken for the same one:
-// timeout(1) sends its signal to the process and once more to the group, and a copy that
-// was ended by both left no word and no checkpoint.
-const sameSignal = 500 * time.Millisecond
 
 // run is the program without the process around it; it returns the exit status.
 func run(args []string, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := untilSignal()
 	defer stop()
-	// A second signal ends the process at once.
-	context.AfterFunc(ctx, func() { time.AfterFunc(sameSignal, stop) })
-
 	root := newRoot()
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	if err := knownVerb(root, args); err != nil {
+		return finish(ctx, root, err, stderr)
+	}
 	cmd, err := root.ExecuteContextC(ctx)
 	return finish(ctx, cmd, err, stderr)
 }
 
 func newRoot() *cobra.Command {
+	var version bool
 	root := &cobra.Command{
 		Use:   "vmdisk",
 		Short: "Serve, copy, measure and inspect virtual machines' disks",
@@ -74,32 +78,30 @@ A DISK is a path or a URL:
   /path  ./path  file:/path       local file or block device
   raw:/path                       the same, content taken as it is
   nbd://host[:10809]/export       NBD server; nbds:// with TLS
-  nbd+unix:///export?socket=PATH  NBD server on a unix socket; nbds+unix:// with TLS
-  nbd+vsock://CID:PORT/export     NBD server by vsock; a guest calls its host 2; nbds+vsock:// with TLS
+  nbd+unix:///export?socket=PATH  NBD server on a unix socket
+  nbd+vsock://CID:PORT/export     NBD server by vsock; a guest calls its host 2
+  nbds+unix://  nbds+vsock://     the same with TLS
   mem:SIZE null:SIZE pattern:SIZE RAM disk, discard-all, self-describing data
 
-Exit status: 0 done, 1 failed, 2 wrong usage. compare: 1 different, 2 any error.`,
+Exit status: 0 done, 1 failed, 2 wrong usage, 130 after SIGINT, 143 after SIGTERM.
+compare: 1 different, 2 any error.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          rootArgs,
-		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+		Args:          cobra.ArbitraryArgs, // knownVerb refuses them
+		RunE: func(c *cobra.Command, _ []string) error {
+			if version {
+				return printVersion(c.OutOrStdout())
+			}
+			return c.Help()
+		},
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
+	root.Flags().BoolVarP(&version, "version", "V", false, "print the version of this program")
+	root.SetFlagErrorFunc(flagError)
 	for _, verb := range verbs {
-		root.AddCommand(verb())
+		c := verb.make()
+		c.GroupID = verb.group
+		root.AddCommand(c)
 	}
+	setHelp(root)
 	return root
-}
-
-// rootArgs reports an unknown verb in one line.
-func rootArgs(c *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return nil
-	}
-	c.SuggestionsMinimumDistance = 2
-	hint := ""
-	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-		hint = "; did you mean " + near[0] + "?"
-	}
-	return usagef("unknown command %q%s; `vmdisk help` lists them", args[0], hint)
 }

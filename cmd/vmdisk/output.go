@@ -18,9 +18,27 @@ func writeJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// sizeText is a size for people: exact bytes, and in the largest whole unit.
+// aboutText is a size for people, with one decimal: what is exact is in --json.
+func aboutText(n int64) string {
+	if n == 0 {
+		return "0"
+	}
+	value, unit := float64(n), ""
+	for _, next := range []string{"K", "M", "G", "T", "P", "E"} {
+		if value < 1023.95 {
+			break
+		}
+		value, unit = value/1024, next
+	}
+	if unit == "" {
+		return fmt.Sprintf("%d bytes", n)
+	}
+	return strings.TrimSuffix(fmt.Sprintf("%.1f", value), ".0") + unit
+}
+
+// sizeText is a size for people: exact bytes, and in the largest unit that takes two decimals at most.
 func sizeText(n int64) string {
-	short := diskurl.FormatSize(n)
+	short := diskurl.SizeText(n)
 	exact := fmt.Sprint(n)
 	if short == exact {
 		return exact + " bytes"

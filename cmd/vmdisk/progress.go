@@ -6,11 +6,8 @@ import (
 	"io"
 	"os"
 	"strconv"
-	"sync/atomic"
 
 	"github.com/spf13/cobra"
-	"github.com/vbauerster/mpb/v8"
-	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/sys/unix"
 
 	"github.com/vmdisk/vmdisk/diskcopy"
@@ -48,10 +45,7 @@ func progressFD(text string) (int, error) {
 // goroutine at a time.
 type progress struct {
 	report func(diskcopy.Progress) // nil where nothing is shown
-	bars   *mpb.Progress
-	bar    *mpb.Bar
-	phase  string
-	wait   atomic.Pointer[string] // whom the phase waits for; the bar's goroutine reads it
+	bar    *bar                    // nil where there is none
 }
 
 func newProgress(c *cobra.Command, mode string) *progress {
@@ -64,8 +58,8 @@ func newProgress(c *cobra.Command, mode string) *progress {
 	case mode == "json":
 		p.report = jsonProgress(c.OutOrStdout())
 	case mode == "bar" || mode == "auto" && isTerminal(c.ErrOrStderr()):
-		p.bars = mpb.New(mpb.WithOutput(c.ErrOrStderr()), mpb.WithAutoRefresh())
-		p.report = p.draw
+		p.bar = newBar(c.ErrOrStderr())
+		p.report = p.bar.draw
 	}
 	return p
 }
@@ -105,49 +99,10 @@ func percents(fd int) func(diskcopy.Progress) {
 	}
 }
 
-// draw moves the bar of the phase, and begins one for a new phase.
-func (p *progress) draw(now diskcopy.Progress) {
-	if now.Phase != p.phase {
-		p.finish()
-		p.phase = now.Phase
-		p.bar = p.bars.New(now.Total, mpb.BarStyle(),
-			mpb.PrependDecorators(decor.Name(now.Phase+" "), decor.CountersKibiByte("% .1f / % .1f")),
-			mpb.AppendDecorators(decor.Percentage(), decor.Name(" "), decor.AverageSpeed(decor.SizeB1024(0), "% .0f"), decor.Any(p.waiting)))
-	}
-	p.tell(now)
-	p.bar.SetCurrent(now.Done)
-}
-
-// tell notes for the bar whom the work waits for.
-func (p *progress) tell(now diskcopy.Progress) {
-	text := ""
-	if now.WaitingFor != "" {
-		text = fmt.Sprintf(" waiting for %s for %d s", now.WaitingFor, now.WaitingSeconds)
-	}
-	p.wait.Store(&text)
-}
-
-func (p *progress) waiting(decor.Statistics) string {
-	if text := p.wait.Load(); text != nil {
-		return *text
-	}
-	return ""
-}
-
-// finish takes the current bar off the terminal's last line.
-func (p *progress) finish() {
-	if p.bar != nil {
-		p.bar.Abort(false)
-		p.bar.Wait()
-		p.bar = nil
-	}
-}
-
 // end leaves the terminal to others.
 func (p *progress) end() {
-	if p.bars != nil {
-		p.finish()
-		p.bars.Wait()
+	if p.bar != nil {
+		p.bar.clear()
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -64,7 +63,7 @@ private unix socket, and otherwise ` + defaultListen + ` is used.
 Filters (--filter NAME[:KEY=VALUE,...], the first is outermost):
 ` + filterHelp(),
 		Example: `  vmdisk serve disk.raw --nbd unix:/run/disk.sock
-  vmdisk serve a=a.raw b=/dev/vg/b --nbd :10809 --tls-cert cert.pem --tls-key key.pem
+  vmdisk serve a=a.raw b=/dev/vg/b --nbd :10809 --tls-cert c.pem --tls-key k.pem
   vmdisk serve 'Server 1%2Froot=a.raw' b=b.raw --description 'b=the second disk'
   vmdisk serve mem:1G --filter delay:write=40ms --run 'nbdinfo "$uri"'`,
 		Args: args(1, -1, "at least one DISK"),
@@ -96,14 +95,6 @@ Filters (--filter NAME[:KEY=VALUE,...], the first is outermost):
 	f.names.register(c)
 	f.limits.register(c)
 	return c
-}
-
-func filterHelp() string {
-	var b strings.Builder
-	for _, f := range diskurl.Filters() {
-		fmt.Fprintf(&b, "  %-10s %s\n", f.Name, f.Summary)
-	}
-	return strings.TrimRight(b.String(), "\n")
 }
 
 type servedExport struct {

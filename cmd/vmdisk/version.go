@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"io"
 	"runtime"
 	"runtime/debug"
 
@@ -20,13 +22,22 @@ type versionResult struct {
 }
 
 func buildVersion() versionResult {
-	v := versionResult{Version: version, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
+	info, _ := debug.ReadBuildInfo()
+	return versionOf(version, info)
+}
+
+// unknownVersion is Go's word for a build that knows nothing of where it came from.
+const unknownVersion = "(devel)"
+
+// shortRevision is how much of a revision names it: as much as Go takes.
+const shortRevision = 12
+
+// versionOf is the linker's version, or else what the Go command has recorded: the
+// module's version, or the revision of the checkout.
+func versionOf(linked string, info *debug.BuildInfo) versionResult {
+	v := versionResult{Version: cmp.Or(linked, unknownVersion), Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
+	if info == nil {
 		return v
-	}
-	if v.Version == "" {
-		v.Version = info.Main.Version
 	}
 	modified := ""
 	for _, s := range info.Settings {
@@ -37,10 +48,27 @@ func buildVersion() versionResult {
 			modified = "-dirty"
 		}
 	}
+	module := info.Main.Version
+	if module == unknownVersion {
+		module = ""
+	}
+	short := v.Revision[:min(len(v.Revision), shortRevision)]
 	if v.Revision != "" {
 		v.Revision += modified
+		short += modified
 	}
+	v.Version = cmp.Or(linked, module, short, unknownVersion)
 	return v
+}
+
+func printVersion(w io.Writer) error {
+	v := buildVersion()
+	revision := ""
+	if v.Revision != "" {
+		revision = " " + v.Revision
+	}
+	_, err := fmt.Fprintf(w, "vmdisk %s%s (%s %s/%s)\n", v.Version, revision, v.Go, v.OS, v.Arch)
+	return err
 }
 
 func newVersion() *cobra.Command {
@@ -50,16 +78,10 @@ func newVersion() *cobra.Command {
 		Short: "Print the version of this program",
 		Args:  args(0, 0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			v := buildVersion()
 			if asJSON {
-				return writeJSON(c.OutOrStdout(), v)
+				return writeJSON(c.OutOrStdout(), buildVersion())
 			}
-			revision := ""
-			if v.Revision != "" {
-				revision = " " + v.Revision
-			}
-			_, err := fmt.Fprintf(c.OutOrStdout(), "vmdisk %s%s (%s %s/%s)\n", v.Version, revision, v.Go, v.OS, v.Arch)
-			return err
+			return printVersion(c.OutOrStdout())
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")

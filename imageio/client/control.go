@@ -52,6 +52,9 @@ type TicketSpec struct {
 	Dirty             bool     `json:"dirty,omitempty"`
 }
 
+// maxSocket is the longest path of a unix socket, unix(7), less the zero.
+const maxSocket = 107
+
 // DialControl prepares to talk to the control service at addr: unix:PATH, a
 // path, or HOST:PORT. Nothing is connected yet.
 func DialControl(addr string) (*Control, error) {
@@ -64,6 +67,9 @@ func DialControl(addr string) (*Control, error) {
 	}
 	if where == "" {
 		return nil, errors.New("the control service's address is empty: use unix:PATH or HOST:PORT")
+	}
+	if network == "unix" && len(where) > maxSocket {
+		return nil, fmt.Errorf("the path of the control socket has %d bytes, %d are possible; use a shorter one", len(where), maxSocket)
 	}
 	c := &Client{host: "localhost", plain: true, cfg: Config{Timeout: 2 * time.Minute, Retry: -1}, slots: make(chan *conn, 1)}
 	c.slots <- nil
