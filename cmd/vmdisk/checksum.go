@@ -40,7 +40,7 @@ the disk's blocks; the defaults are those of the oVirt transfer API.`,
 			if asJSON {
 				return writeJSON(c.OutOrStdout(), sum)
 			}
-			_, err = fmt.Fprintf(c.OutOrStdout(), "%s:%d %s  %s\n", sum.Algorithm, sum.BlockSize, sum.Checksum, a[0])
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s:%d %s  %s\n", sum.Algorithm, sum.BlockSize, sum.Checksum, shownName(a[0], dk))
 			return err
 		},
 	}

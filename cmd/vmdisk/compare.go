@@ -13,6 +13,7 @@ import (
 )
 
 type compareFlags struct {
+	a, b          string // the names of the disks, without a ticket
 	options       diskurl.Options
 	first, second string
 	cache         *choice
@@ -40,7 +41,7 @@ Exit status: 0 equal, 1 different (the first differing offset is printed), 2 any
 			if f.json {
 				err = writeJSON(c.OutOrStdout(), r)
 			} else {
-				err = f.print(c, r, a)
+				err = f.print(c, r)
 			}
 			if err == nil && !r.Equal {
 				err = &statusError{status: statusFailed}
@@ -77,6 +78,7 @@ func (f *compareFlags) compare(c *cobra.Command, nameA, nameB string) (r diskcop
 		return r, err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
+	f.a, f.b = shownName(nameA, a), shownName(nameB, b)
 	return f.run(c.Context(), newProgress(c, f.progress.value), a, b)
 }
 
@@ -90,10 +92,10 @@ func (f *compareFlags) run(ctx context.Context, p *progress, a, b *disk.Disk) (d
 	return r, err
 }
 
-func (f *compareFlags) print(c *cobra.Command, r diskcopy.Comparison, a []string) error {
-	text := fmt.Sprintf("%s and %s are equal\n", a[0], a[1])
+func (f *compareFlags) print(c *cobra.Command, r diskcopy.Comparison) error {
+	text := fmt.Sprintf("%s and %s are equal\n", f.a, f.b)
 	if !r.Equal {
-		text = fmt.Sprintf("%s and %s differ at offset %d\n", a[0], a[1], r.Offset)
+		text = fmt.Sprintf("%s and %s differ at offset %d\n", f.a, f.b, r.Offset)
 	}
 	_, err := fmt.Fprint(c.OutOrStdout(), text)
 	return err

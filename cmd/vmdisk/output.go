@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/diskurl"
 )
 
@@ -44,6 +45,14 @@ func sizeText(n int64) string {
 		return exact + " bytes"
 	}
 	return fmt.Sprintf("%s (%s bytes)", short, exact)
+}
+
+// shownName is a disk as the user named it, unless that tells a ticket.
+func shownName(given string, d *disk.Disk) string {
+	if u, err := diskurl.Parse(given); err != nil || u.Scheme() == diskurl.SchemeHTTP || u.Scheme() == diskurl.SchemeHTTPS {
+		return d.Name()
+	}
+	return given
 }
 
 // printable makes one line of a text, on which a terminal does not act: servers describe

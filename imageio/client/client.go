@@ -177,12 +177,25 @@ func (cfg *Config) dialer(network, addr string) func(context.Context) (net.Conn,
 
 // safeURL is the URL with most of the ticket's id cut off: it is a credential.
 func (c *Client) safeURL() string {
-	id := strings.TrimPrefix(c.path, "/images/")
 	scheme := "https"
 	if c.plain {
 		scheme = "http"
 	}
-	return fmt.Sprintf("%s://%s/images/%s…", scheme, c.host, id[:min(8, len(id)/2)])
+	return fmt.Sprintf("%s://%s/images/%s", scheme, c.host, shortID(strings.TrimPrefix(c.path, "/images/")))
+}
+
+func shortID(id string) string { return id[:min(8, len(id)/2)] + "…" }
+
+// hideID takes the ticket's id out of a server's message; one of a few letters is no secret, but part of words.
+func (c *Client) hideID(message string) string {
+	id := strings.TrimPrefix(c.path, "/images/")
+	if plain, err := url.PathUnescape(id); err == nil {
+		id = plain
+	}
+	if len(id) < 8 {
+		return message
+	}
+	return strings.ReplaceAll(message, id, shortID(id))
 }
 
 func (c *Client) start(ctx context.Context) error {
@@ -400,6 +413,7 @@ func (c *Client) once(ctx context.Context, k *call, f func(*answer) error) (err 
 			return afterDeadline(ctx, err)
 		}
 		slot = newConn(nc, c.plain, c.cfg.Timeout, &c.waits)
+		slot.hide = c.hideID
 	}
 	full := *k
 	full.path = c.path + k.path

@@ -32,7 +32,9 @@ type conn struct {
 	head []byte
 	// timeout is the usual one of a send or receive.
 	timeout time.Duration
-	spent   bool // the server will close it, or the stream is out of step
+	// hide takes what is secret out of a server's message.
+	hide  func(string) string
+	spent bool // the server will close it, or the stream is out of step
 }
 
 // timedConn gives every receive and send its own time limit, and can be
@@ -87,7 +89,7 @@ func (t *timedConn) interrupt() {
 
 func newConn(nc net.Conn, plain bool, timeout time.Duration, w *waits) *conn {
 	timed := &timedConn{Conn: nc, timeout: timeout, waits: w}
-	c := &conn{nc: timed, timeout: timeout, r: bufio.NewReaderSize(timed, 16<<10)}
+	c := &conn{nc: timed, timeout: timeout, r: bufio.NewReaderSize(timed, 16<<10), hide: func(s string) string { return s }}
 	if sc, ok := nc.(syscall.Conn); ok && plain {
 		c.raw, _ = sc.SyscallConn()
 	}
@@ -400,7 +402,7 @@ func (c *conn) fail(a *answer) error {
 		return &StatusError{Status: a.status}
 	}
 	line, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
-	return &StatusError{Status: a.status, Message: printable(line)}
+	return &StatusError{Status: a.status, Message: printable(c.hide(line))}
 }
 
 // printable cuts a server's message to what fits a line.

@@ -133,16 +133,38 @@ func (h *lineHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 func (h *lineHandler) WithGroup(string) slog.Handler { return h }
 
 // logID is as much of a ticket's id as a log may show.
-func logID(id string) string { return prefix(id, 8) }
+func logID(id string) string { return prefix(id, shownID) }
 
-var idInError = regexp.MustCompile(`(?:No such ticket:? ['"]?|/(?:images|tickets)/)([^'"\s/]+)`)
+const shownID = 8
+
+// What may be a ticket's id in a message: all that "No such ticket" names, and each long part of a path. A client
+// that mistypes a URL (//, a blank, a quotation mark, a wrong folder) names a ticket that may be alive.
+var (
+	idNamed  = regexp.MustCompile(`(?s)(No such ticket:? ['"]?)(.+?)(['"]?)$`)
+	idInPath = regexp.MustCompile(`(/(?:images|tickets)/|/)([^\s/]+)`)
+)
 
 // hideError shortens the tickets' ids in a message, those within paths too.
 func hideError(message string) string {
-	return idInError.ReplaceAllStringFunc(message, func(s string) string {
-		m := idInError.FindStringSubmatchIndex(s)
-		return s[:m[2]] + logID(s[m[2]:m[3]]) + "…"
+	if m := idNamed.FindStringSubmatchIndex(message); m != nil {
+		return message[:m[4]] + shortened(message[m[4]:m[5]]) + message[m[6]:]
+	}
+	return idInPath.ReplaceAllStringFunc(message, func(s string) string {
+		m := idInPath.FindStringSubmatchIndex(s)
+		id := strings.TrimRight(s[m[4]:], `'"`)
+		if m[3] == 1 && len(id) <= shownID {
+			return s
+		}
+		return s[:m[4]] + shortened(id) + s[m[4]+len(id):]
 	})
+}
+
+// shortened is logID for a message, unless another daemon's client did it already.
+func shortened(id string) string {
+	if strings.HasSuffix(id, "…") {
+		return id
+	}
+	return logID(id) + "…"
 }
 
 // clock sums up what a connection did, for the line at its end. It belongs to

@@ -485,6 +485,9 @@ func TestLogHidesTickets(t *testing.T) {
 	}
 	d.do(http.DefaultClient, "PATCH", d.remote+"/images/"+id, strings.NewReader(`{"op":"flush"}`))
 	d.do(http.DefaultClient, "GET", d.remote+"/images/x"+id, nil)
+	for _, mistake := range []string{"/images//", "/images/a/", "/images/'", "/images/%20", "/images/%22%22", "/image/", "/images?id=", "/images%2F", "/"} {
+		d.do(http.DefaultClient, "GET", d.remote+mistake+id, nil)
+	}
 	d.do(d.control, "DELETE", "http://control/tickets/"+id, nil)
 	d.do(d.control, "GET", "http://control/tickets/"+id, nil)
 	d.do(d.control, "PATCH", "http://control/tickets/"+id, strings.NewReader(`{"timeout":1}`))
