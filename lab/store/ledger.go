@@ -64,7 +64,7 @@ type ledger struct {
 // openLedger reads what another process left, if anything.
 func openLedger(path string) (*ledger, error) {
 	l := &ledger{path: path}
-	text, err := os.ReadFile(path)
+	text, err := readOwn(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return l, nil
 	}
@@ -116,7 +116,7 @@ func (l *ledger) write() error {
 		return err
 	}
 	part := l.path + ".new"
-	if err := os.WriteFile(part, append(text, '\n'), 0o600); err != nil {
+	if err := writeNew(part, append(text, '\n')); err != nil {
 		return errors.Join(err, removeFile(part))
 	}
 	return os.Rename(part, l.path)

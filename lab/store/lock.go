@@ -12,7 +12,7 @@ import (
 // lockDir makes us the only user of a folder; the kernel ends that with us.
 func lockDir(path, dir string) (*os.File, error) {
 	for {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 		if err != nil {
 			return nil, err
 		}

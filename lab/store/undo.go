@@ -112,13 +112,45 @@ func (s *Store) undoMount(ctx context.Context, at string) error {
 	if err := s.ours(at); err != nil {
 		return err
 	}
+	parent, err := s.beneath(filepath.Dir(at))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(parent) }()
+	name := fmt.Sprintf("/proc/self/fd/%d/%s", parent, filepath.Base(at))
 	return retry(ctx, func() error {
-		err := unix.Unmount(at, 0)
+		err := unix.Unmount(name, unix.UMOUNT_NOFOLLOW)
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, fs.ErrNotExist) {
 			return nil // not mounted
 		}
 		return err
 	})
+}
+
+// beneath opens a folder in ours, by no link that was put into it.
+func (s *Store) beneath(path string) (fd int, err error) {
+	rel, err := filepath.Rel(s.o.Dir, path)
+	if err != nil {
+		return -1, err
+	}
+	root, err := unix.Open(s.o.Dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("%s: %w", s.o.Dir, err)
+	}
+	defer func() { _ = unix.Close(root) }()
+	fd, err = unix.Openat2(root, rel, &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	})
+	if errors.Is(err, unix.ELOOP) {
+		return -1, fmt.Errorf("%s: there is a link in it: it is not ours", path)
+	}
+	if err != nil {
+		return -1, fmt.Errorf("%s: %w", path, err)
+	}
+	return fd, nil
 }
 
 // undoProcess kills a process if it still is the one that was recorded.
