@@ -62,6 +62,12 @@ func (e *OptionError) Error() string {
 	return s
 }
 
+// noTLS tells a server that refuses STARTTLS since it has no TLS from one that refuses
+// this client for now: one that is full answers every option so, with its reason.
+func (e *OptionError) noTLS() bool {
+	return e.Reply != nbd.RepErrShutdown && (e.Reply != nbd.RepErrPolicy || e.Message == "" || strings.Contains(e.Message, "TLS"))
+}
+
 // Is matches ErrTLSRequired.
 func (e *OptionError) Is(target error) bool {
 	return target == ErrTLSRequired && e.Reply == nbd.RepErrTLSRequired

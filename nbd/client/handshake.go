@@ -118,7 +118,7 @@ func (h *handshake) startTLS() error {
 	}
 	if err := h.ask(nbd.OptStartTLS, nil, nil); err != nil {
 		var refused *OptionError
-		if errors.As(err, &refused) {
+		if errors.As(err, &refused) && refused.noTLS() {
 			return fmt.Errorf("%w (%w)", ErrNoTLS, err)
 		}
 		return err
@@ -354,9 +354,24 @@ func (h *handshake) read(n int) ([]byte, error) {
 	return h.buf[:n], err
 }
 
+// write sends b. Under TLS 1.3 a server that refuses the client's certificate, or misses
+// it, says so when the client takes the handshake for done, and closes; what is then
+// written meets a closed connection, while the server's alert waits to be read.
 func (h *handshake) write(b []byte) error {
 	_, err := h.nc.Write(b)
+	if err == nil || !h.export.TLS {
+		return err
+	}
+	if _, why := h.nc.Read(make([]byte, 1)); isAlert(why) {
+		return fmt.Errorf("TLS: %w", why)
+	}
 	return err
+}
+
+// isAlert reports whether an error of crypto/tls is the other end's word.
+func isAlert(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
 }
 
 // abort ends a handshake that chose no export.
