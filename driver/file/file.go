@@ -293,7 +293,7 @@ func (f *File) Flush(ctx context.Context) error {
 	if f.opts.Cache == Unsafe {
 		return nil
 	}
-	return f.flushes.sync()
+	return f.flushes.sync(ctx)
 }
 
 // Resize truncates or extends a regular file; what is added reads as zeros. The

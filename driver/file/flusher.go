@@ -1,9 +1,9 @@
 package file
 
 import (
+	"context"
 	"fmt"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,13 +13,22 @@ import (
 // whichever call on it syncs next. Measured: after a failed RWF_DSYNC write
 // fdatasync succeeds, and of eight fdatasync at one time one fails. So flushes
 // have a description that nothing else uses, go one by one, and their first error
-// stays. Those that wait for their turn together share one fdatasync.
+// stays. Those that come while one is under way share the next one, and are woken at
+// once: thousands that took turns at a lock kept the processors from everybody else.
 type flusher struct {
-	fd    int
-	asked atomic.Uint64
-	mu    sync.Mutex
-	done  uint64 // flushes up to this one are covered
-	err   error
+	fd   int
+	mu   sync.Mutex
+	now  *fdatasync // under way, or the last one
+	next *fdatasync // will begin after now
+	err  error
+	call func(fd int) error // for tests; nil: fdatasync
+}
+
+// fdatasync is one of them, for all who asked before it began.
+type fdatasync struct {
+	done   chan struct{}
+	shared int // who asked, under the flusher's mu
+	err    error
 }
 
 // open gives the flusher a description of the file behind fd.
@@ -28,23 +37,58 @@ func (f *flusher) open(fd int) (err error) {
 	return err
 }
 
-// sync makes completed writes durable.
-func (f *flusher) sync() error {
-	mine := f.asked.Add(1)
+// sync makes completed writes durable. Who only waits for what another does is let
+// go when ctx ends.
+func (f *flusher) sync(ctx context.Context) error {
+	mine, before, first := f.ask()
+	if first {
+		if before != nil {
+			<-before.done
+		}
+		f.run(mine)
+		return mine.err
+	}
+	select {
+	case <-mine.done:
+		return mine.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// ask joins the next fdatasync. The first one runs it, after the one before.
+func (f *flusher) ask() (mine, before *fdatasync, first bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.err != nil || f.done >= mine {
-		return f.err
+	if f.next == nil {
+		f.next, first = &fdatasync{done: make(chan struct{})}, true
 	}
-	covered := f.asked.Load()
+	f.next.shared++
+	return f.next, f.now, first
+}
+
+func (f *flusher) run(mine *fdatasync) {
+	f.mu.Lock()
+	f.now, f.next = mine, nil // who asks from now on is not covered
+	err := f.err
+	f.mu.Unlock()
+	if err == nil {
+		err = f.store()
+	}
+	f.mu.Lock()
+	f.err, mine.err = err, err
+	f.mu.Unlock()
+	close(mine.done)
+}
+
+func (f *flusher) store() error {
+	call := unix.Fdatasync
+	if f.call != nil {
+		call = f.call
+	}
 	for {
-		err := unix.Fdatasync(f.fd)
-		if err == unix.EINTR {
-			continue
+		if err := call(f.fd); err != unix.EINTR {
+			return err
 		}
-		if f.err = err; err == nil {
-			f.done = covered
-		}
-		return err
 	}
 }

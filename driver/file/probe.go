@@ -149,7 +149,7 @@ func (f *File) probeRung(ctx context.Context, r Rung, off, n int64) (RungProbe, 
 	start := time.Now()
 	err := f.climb(ctx, r, off, n)
 	if r == WriteZeros && err == nil {
-		err = f.flushes.sync() // the others reach the storage at once, or its journal
+		err = f.flushes.sync(ctx) // the others reach the storage at once, or its journal
 	}
 	p.Microseconds = float64(time.Since(start).Nanoseconds()) / 1e3
 	var errno unix.Errno

@@ -206,14 +206,14 @@ func (f *File) Zero(ctx context.Context, off, n int64, fl disk.Flags) error {
 	if err := f.zeroSplit(ctx, off, n, fl); err != nil {
 		return err
 	}
-	return f.syncChange(fl)
+	return f.syncChange(ctx, fl)
 }
 
 // syncChange makes a change by anything else than a write durable where that was
 // asked for.
-func (f *File) syncChange(fl disk.Flags) error {
+func (f *File) syncChange(ctx context.Context, fl disk.Flags) error {
 	if f.rwf(fl) != 0 || f.opts.Cache.sync() {
-		return f.flushes.sync()
+		return f.flushes.sync(ctx)
 	}
 	return nil
 }
@@ -369,7 +369,7 @@ func (f *File) Trim(ctx context.Context, off, n int64, fl disk.Flags) error {
 		step = nextStep(step, time.Since(start))
 		off, n = off+part, n-part
 	}
-	return f.syncChange(fl)
+	return f.syncChange(ctx, fl)
 }
 
 // Served returns how many steps of zeroing and trimming each rung has served.
