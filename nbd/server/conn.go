@@ -52,19 +52,22 @@ type conn struct {
 	failures tokens       // lines of the log about failed requests
 	asked    atomic.Int64 // when the last request came, or 0
 
-	t      transport
-	socket *socket // t, when it is a plain socket
-	busy   atomic.Bool
-	refs   atomic.Int32
-	seq    uint64 // older ones have lower numbers
-	done   chan struct{}
-	lag    lag
-	holds  holding
-	quick  atomic.Bool  // the last large request did not have to wait for the client
-	waits  atomic.Int64 // how often it was waited for
-	turn   sync.Mutex   // to answer large reads, had by tasks of a client that is not quick
-	slots  chan struct{}
-	out    output
+	t       transport
+	socket  *socket // t, when it is a plain socket
+	busy    atomic.Bool
+	refs    atomic.Int32
+	seq     uint64 // older ones have lower numbers
+	done    chan struct{}
+	lag     lag
+	holds   holding
+	quick   atomic.Bool  // the last large request did not have to wait for the client
+	waits   atomic.Int64 // how often it was waited for
+	turn    sync.Mutex   // to answer large reads, had by tasks of a client that is not quick
+	slots   chan struct{}
+	queued  atomic.Bool   // a task waits for room among those of all
+	alone   chan struct{} // tells it that it is the only one
+	flushes flushes
+	out     output
 
 	// The reader's.
 	saved      [nbd.ExtendedRequestSize]byte // a part of a header
@@ -72,6 +75,8 @@ type conn struct {
 	dispatched bool // a task was started since the last wait
 	served     int  // requests in this batch
 	gather     gatherer
+	waited     bool      // a request of this batch had to wait for others to end
+	crowded    bool      // one of the last batch had, or there was none
 	large      bool      // the last request was a write with more data than goes through a workspace
 	now        time.Time // when the batch began
 	yielded    time.Time
@@ -91,7 +96,7 @@ type conn struct {
 func (s *Server) newConn(a *agreement, p *place) (*conn, error) {
 	c := &conn{
 		s: s, exp: a.exp, peer: a.peer, mode: a.mode, flags: a.flags, contexts: a.contexts,
-		slots: make(chan struct{}, s.cfg.Depth), place: p, opened: time.Now().UnixNano(),
+		slots: make(chan struct{}, s.cfg.Depth), alone: make(chan struct{}, 1), crowded: true, place: p, opened: time.Now().UnixNano(),
 	}
 	c.allowed = allowedFlags(a.mode, a.flags)
 	k, err := newSocket(a.conn, c)
@@ -103,7 +108,7 @@ func (s *Server) newConn(a *agreement, p *place) (*conn, error) {
 	default:
 		return nil, err
 	}
-	c.out.t, c.out.poll, c.out.slots = c.t, s.poll, c.slots
+	c.out.t, c.out.poll, c.out.freeSlot = c.t, s.poll, c.freeSlot
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	c.refs.Store(1)
 	c.busy.Store(true)
@@ -217,6 +222,9 @@ func (c *conn) rounds(ws *workspace) error {
 			ws.w += n
 		}
 		err := c.batch(ws)
+		if err == nil {
+			err = c.ctx.Err() // it was cut
+		}
 		if err != nil {
 			return err
 		}
@@ -250,8 +258,11 @@ const aheadLarge = 1 << 10
 
 // ahead is where reading ahead ends.
 func (c *conn) ahead(ws *workspace) int {
-	if c.large {
+	switch {
+	case c.large:
 		return min(ws.w+aheadLarge, len(ws.in))
+	case c.crowded:
+		return min(ws.w+aheadCrowded, len(ws.in))
 	}
 	return len(ws.in)
 }
@@ -272,13 +283,14 @@ func (c *conn) mayWait() bool {
 // batch serves the requests in the workspace and sends the replies.
 func (c *conn) batch(ws *workspace) error {
 	start := time.Now()
-	c.now = start
+	c.now, c.waited = start, false
 	if c.slow && start.After(c.slowUntil) {
 		c.slow = false
 	}
 	err := c.consume(ws)
 	if c.served > 0 {
 		c.asked.Store(start.UnixNano())
+		c.crowded = c.waited
 	}
 	if c.wrote {
 		c.watch(c.longest)

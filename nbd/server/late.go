@@ -47,8 +47,29 @@ func (c *conn) awaitLeft() {
 func (s *Server) leftBefore(c *conn) (ends []chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var sockets []*conn
 	for o := range s.conns {
-		if o.seq < c.seq && o.exp.Disk == c.exp.Disk && o.t.left() {
+		switch {
+		case o.seq >= c.seq || o.exp.Disk != c.exp.Disk:
+		case o.socket != nil:
+			sockets = append(sockets, o)
+		case o.t.left():
+			ends = append(ends, o.done)
+		}
+	}
+	return append(ends, leftOf(sockets)...)
+}
+
+// leftOf asks for all at once: a call for each of a thousand connections, with the
+// server's lock held, kept all newcomers waiting.
+func leftOf(sockets []*conn) (ends []chan struct{}) {
+	fds := make([]unix.PollFd, len(sockets))
+	for i, o := range sockets {
+		fds[i] = unix.PollFd{Fd: int32(o.socket.fd), Events: unix.POLLRDHUP}
+	}
+	_, err := unix.Poll(fds, 0)
+	for i, o := range sockets {
+		if fds[i].Revents != 0 || err != nil && o.t.left() {
 			ends = append(ends, o.done)
 		}
 	}

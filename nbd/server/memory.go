@@ -27,6 +27,8 @@ type workspace struct {
 	in   []byte
 	r, w int
 	out  []byte
+	// parked: only a copy of what was not yet decoded, see park.
+	parked bool
 }
 
 // memory is the budget of all connections. Workspaces and pieces are budgeted
@@ -34,7 +36,8 @@ type workspace struct {
 // waits for the disk alone. Half is for clients that are waited for, see slow.go.
 type memory struct {
 	spaces, pieces *semaphore.Weighted
-	slow           atomic.Int64 // what slow clients hold
+	crowd          *semaphore.Weighted // of spaces, what crowded connections have
+	slow           atomic.Int64        // what slow clients hold
 	slowMax        int64
 	spacePool      sync.Pool
 	small, large   sync.Pool
@@ -44,6 +47,7 @@ type memory struct {
 func newMemory(limit int64) *memory {
 	limit = max(limit, 16<<20)
 	m := &memory{
+		crowd:   semaphore.NewWeighted(max(limit/4/spaceCost/2, 1)),
 		spaces:  semaphore.NewWeighted(limit / 4 / spaceCost),
 		pieces:  semaphore.NewWeighted(limit / 4),
 		slowMax: limit / 2,

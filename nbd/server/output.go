@@ -20,9 +20,9 @@ const pendingMax = 64 << 10
 // tasks. (When slots were given back by tasks that had sent nothing, a client that
 // sent nothing but FLUSH made a server grow to 1.6 GiB in 20 s.)
 type output struct {
-	t     transport
-	poll  *poller
-	slots chan struct{} // the connection's
+	t        transport
+	poll     *poller
+	freeSlot func() // the connection's
 
 	// send is held while sending, and for as long as what was begun is not whole: a
 	// reply of another request between two parts of one is taken for its data.
@@ -53,12 +53,12 @@ func (o *output) flush(ws *workspace) error {
 	return err
 }
 
-// put sends a short reply, which is the last of its task, or leaves it to who is
-// sending. The task's slot is given back when it has left.
-func (o *output) put(b []byte) {
+// put sends short replies, each the last of its request, or leaves them to who is
+// sending. The requests' slots are given back when they have left.
+func (o *output) put(b []byte, requests int) {
 	o.mu.Lock()
 	o.pending = append(o.pending, b...)
-	o.owed++
+	o.owed += requests
 	o.mu.Unlock()
 	o.sweep()
 }
@@ -118,7 +118,7 @@ func (o *output) write(b []byte) error {
 		err = o.rest(first)
 	}
 	for range owed {
-		<-o.slots
+		o.freeSlot()
 	}
 	o.mu.Lock()
 	if cap(first) <= 4096 {

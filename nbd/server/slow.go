@@ -66,7 +66,9 @@ type holding struct {
 	mu     sync.Mutex
 	spaces int64 // workspaces
 	bytes  int64 // of pieces
+	kept   int64 // of parked workspaces, always of the slow clients' budget
 	slow   bool  // of the slow clients' budget, until all is given back
+	crowd  bool  // a workspace of those for the crowded
 	cut    bool  // under Server.mu: it is being cut
 }
 
@@ -77,9 +79,16 @@ func (h *holding) slowCost() int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.slow {
-		return 0
+		return h.kept
 	}
-	return h.cost()
+	return h.cost() + h.kept
+}
+
+// keep notes that a parked workspace holds n bytes.
+func (h *holding) keep(n int64) {
+	h.mu.Lock()
+	h.kept += n
+	h.mu.Unlock()
 }
 
 // took accounts for what was acquired of the fast budget, and reports whether it was
@@ -96,10 +105,28 @@ func (h *holding) took(m *memory, spaces, bytes int64) (slow bool) {
 	return h.slow
 }
 
+// tookCrowd notes that the workspace will be one of those for the crowded.
+func (h *holding) tookCrowd() {
+	h.mu.Lock()
+	h.crowd = true
+	h.mu.Unlock()
+}
+
+// leaveCrowd gives that back. The caller holds h.mu.
+func (h *holding) leaveCrowd(m *memory) {
+	if h.crowd {
+		h.crowd = false
+		m.crowd.Release(1)
+	}
+}
+
 // gave gives back.
 func (h *holding) gave(m *memory, spaces, bytes int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if spaces > 0 {
+		h.leaveCrowd(m)
+	}
 	h.spaces -= spaces
 	h.bytes -= bytes
 	if !h.slow {
@@ -118,6 +145,7 @@ func (h *holding) move(m *memory) (moved bool) {
 		return false
 	}
 	h.slow = true
+	h.leaveCrowd(m)
 	m.slow.Add(h.cost())
 	m.release(h.spaces, h.bytes)
 	return true
@@ -162,11 +190,20 @@ func (c *conn) lend() {
 
 // space takes a workspace.
 func (c *conn) space() (*workspace, error) {
+	if c.waited || c.crowded && c.asked.Load() != 0 { // a new one is not
+		if err := c.s.mem.wait(c.ctx, c.s.mem.crowd, 1); err != nil {
+			return nil, err
+		}
+		c.holds.tookCrowd()
+	}
 	ws := c.s.mem.trySpace()
 	if ws == nil {
 		c.s.poll.ensureWaiter()
 		var err error
 		if ws, err = c.s.mem.takeSpace(c.ctx); err != nil {
+			c.holds.mu.Lock()
+			c.holds.leaveCrowd(c.s.mem)
+			c.holds.mu.Unlock()
 			return nil, err
 		}
 	}
@@ -177,6 +214,10 @@ func (c *conn) space() (*workspace, error) {
 }
 
 func (c *conn) putSpace(ws *workspace) {
+	if ws.parked {
+		c.forget(ws)
+		return
+	}
 	c.s.mem.putSpace(ws)
 	c.holds.gave(c.s.mem, 1, 0)
 }

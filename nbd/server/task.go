@@ -22,7 +22,7 @@ type task struct {
 	group    *group // of which this is a piece
 	endGroup bool   // no data: only answers for the group
 	ids      []int  // BLOCK_STATUS: the contexts asked for, by index
-	more     bool   // counted by the workers
+	in       *share // of the workers, that it was counted in
 	owed     bool   // its slot is given back when its reply has left
 	scratch  []byte
 	extents  [16]disk.Extent
@@ -71,70 +71,28 @@ func (t *task) putPiece() {
 }
 
 // start gives a task to a worker. Where the connection has its share of tasks
-// already, it waits for one to end.
+// already, or all together have theirs, it waits for one to end.
 func (c *conn) start(ws *workspace, t *task) error {
 	select {
 	case c.slots <- struct{}{}:
 	default:
-		c.s.poll.ensureWaiter()
-		if len(ws.out) > 0 {
-			if err := c.out.flush(ws); err != nil {
-				t.drop()
-				return err
-			}
-		}
-		c.awaitSlot()
-	}
-	if len(c.slots) > 1 {
-		if t.more = c.s.work.enter(); !t.more {
-			if err := c.awaitWorker(ws, t); err != nil {
-				return err
-			}
-		}
-	}
-	c.refs.Add(1)
-	c.dispatched = true
-	c.s.work.do(t)
-	return nil
-}
-
-// awaitSlot takes a slot as soon as a task ends and its reply has left. The disk or
-// the client may keep it for long, and others need the workspace that waits here.
-func (c *conn) awaitSlot() {
-	wait := time.NewTimer(sendWait)
-	defer wait.Stop()
-	select {
-	case c.slots <- struct{}{}:
-	case <-wait.C:
-		c.lend()
-		c.slots <- struct{}{}
-	}
-}
-
-// awaitWorker waits until the workers of all connections have room for a task, or
-// until it is its connection's only one. That is looked at from time to time: it
-// happens where storage hangs, and what ends the waiting may be any connection's.
-func (c *conn) awaitWorker(ws *workspace, t *task) error {
-	c.s.poll.ensureWaiter()
-	if len(ws.out) > 0 {
-		if err := c.out.flush(ws); err != nil {
-			<-c.slots
+		if err := c.awaitSlot(ws); err != nil {
 			t.drop()
 			return err
 		}
 	}
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	lendAt := time.Now().Add(sendWait)
-	for lent := false; len(c.slots) > 1; <-tick.C {
-		if t.more = c.s.work.enter(); t.more {
-			return nil
-		}
-		if !lent && time.Now().After(lendAt) {
-			lent = true
-			c.lend()
-		}
+	if t.r.Command == nbd.CmdFlush && c.flushes.join(&t.r) {
+		t.drop()
+		return nil
 	}
+	if err := c.awaitWorker(ws, t); err != nil {
+		t.drop()
+		c.freeSlot()
+		return err
+	}
+	c.refs.Add(1)
+	c.dispatched = true
+	c.s.work.do(t)
 	return nil
 }
 
@@ -148,16 +106,16 @@ func (t *task) run() {
 		t.runWrite()
 	case nbd.CmdBlockStatus:
 		t.runBlockStatus()
+	case nbd.CmdFlush:
+		t.runFlush()
 	default:
 		t.runOther()
 	}
-	owed := t.owed
-	if t.more {
-		c.s.work.leave()
-	}
+	owed, in := t.owed, t.in
 	t.drop()
+	in.leave()
 	if !owed {
-		<-c.slots
+		c.freeSlot()
 	}
 	c.unref()
 }
@@ -167,8 +125,6 @@ func (t *task) runOther() {
 	d, off, n := c.exp.Disk, int64(t.r.Offset), int64(t.r.Length)
 	var err error
 	switch t.r.Command {
-	case nbd.CmdFlush:
-		err = d.Flush(c.ctx)
 	case nbd.CmdTrim:
 		c.exp.changed.Store(true)
 		err = d.Trim(c.ctx, off, n, f)
@@ -197,7 +153,7 @@ func (t *task) fail(err error) {
 func (t *task) reply(e nbd.Errno, text string) {
 	t.scratch = t.c.appendReply(t.scratch[:0], &t.r, e, text)
 	t.owed = true
-	t.c.out.put(t.scratch)
+	t.c.out.put(t.scratch, 1)
 }
 
 // yieldEvery is well below the 10 ms after which the Go scheduler takes the

@@ -10,8 +10,15 @@ import (
 	"github.com/vmdisk/vmdisk/nbd/server"
 )
 
-// hanging is storage whose zeroing waits for the gate.
+// hanging is storage whose zeroing and flushing wait for the gate.
 type hanging struct{ *gated }
+
+func (h hanging) Flush(ctx context.Context) error {
+	h.flushes.Add(1)
+	return h.pass(ctx)
+}
+
+func newHanging(g *gated) *disk.Disk { return disk.New(hanging{g}, "hanging") }
 
 func (h hanging) Zero(ctx context.Context, _, _ int64, _ disk.Flags) error { return h.pass(ctx) }
 
@@ -23,7 +30,7 @@ func TestThreadsAreBounded(t *testing.T) {
 	const clients, requests, all = 40, 64, 1024
 	g := newGated(t, 1<<20)
 	r := serve(t, server.Config{Exports: []server.Export{
-		{Name: "blocked", Disk: disk.New(hanging{g}, "hanging")}, {Name: "free", Disk: memDisk(t, 1<<20)},
+		{Name: "blocked", Disk: newHanging(g)}, {Name: "free", Disk: memDisk(t, 1<<20)},
 	}})
 	var peers []*peer
 	for range clients {
@@ -51,16 +58,53 @@ func TestThreadsAreBounded(t *testing.T) {
 	late := r.connect(t, nbd.Simple, "blocked")
 	late.send(nbd.Request{Command: nbd.CmdWriteZeroes, Cookie: 1, Length: 512}, nil)
 	g.awaitEntered(t, 1)
-	close(g.gate)
-	go func() {
-		for range g.entered { // the rest come through, and nobody else takes note of them
-		}
-	}()
-	defer close(g.entered)
+	g.open(t)
 	for _, p := range peers {
 		for range requests {
 			p.header()
 		}
 	}
 	late.header()
+}
+
+// open lets everything through from now on.
+func (g *gated) open(t *testing.T) {
+	close(g.gate)
+	done := make(chan struct{})
+	t.Cleanup(func() { close(done) })
+	go func() {
+		for {
+			select {
+			case <-g.entered:
+			case <-done:
+				return
+			}
+		}
+	}()
+}
+
+// However many connections a server allows, their requests take a bounded number of
+// threads, and those that have to wait are served in the end.
+func TestThreadsOfManyConnections(t *testing.T) {
+	t.Parallel()
+	const clients, first = 20, 4
+	g := newGated(t, 1<<20)
+	r := serve(t, server.Config{Exports: []server.Export{{Name: "blocked", Disk: newHanging(g)}}, MaxConnections: 20000})
+	r.BoundFirst(first)
+	var peers []*peer
+	for range clients {
+		p := r.connect(t, nbd.Simple, "blocked")
+		p.send(nbd.Request{Command: nbd.CmdWriteZeroes, Length: 512}, nil)
+		peers = append(peers, p)
+	}
+	g.awaitEntered(t, first)
+	select {
+	case <-g.entered:
+		t.Errorf("more than %d requests wait for the storage", first)
+	case <-time.After(300 * time.Millisecond):
+	}
+	g.open(t)
+	for _, p := range peers {
+		p.header()
+	}
 }

@@ -8,34 +8,32 @@ import (
 // workers runs tasks on goroutines that are started when all are busy and kept
 // for reuse, a few of them, when they are not. Each connection bounds its own
 // tasks, and all together those that are not their connection's only one: so one
-// export with a dead disk cannot use up the workers of the others.
+// export with a dead disk cannot use up the workers of the others. Those that find
+// no room wait in a queue, each connection with one task at most, so that they get
+// room in turn.
 type workers struct {
 	tasks chan *task
 	idle  atomic.Int32
-	more  atomic.Int32 // tasks beside another one of their connection
 	wg    sync.WaitGroup
+	more  share // of tasks beside another one of their connection
+	first share // of the others
 }
 
 const maxIdleWorkers = 16
 
-// maxMore bounds tasks of all connections beside the first of each. A task may
-// occupy a thread, as may whoever serves a connection, and at 10,000 threads the Go
-// runtime ends the program: 157 connections with 64 requests each could do that
-// where the storage hangs.
-const maxMore = 1024
+// What all connections may have under way: tasks beside another one of their
+// connection, and other ones. A task may occupy a thread, as may whoever serves a
+// connection, and at 10,000 threads the Go runtime ends the program: 157 connections
+// with 64 requests each could do that where the storage hangs.
+const (
+	maxMore  = 1024
+	maxFirst = 4096
+)
 
-// enter is asked for a task that is not its connection's only one.
-func (w *workers) enter() bool {
-	if w.more.Add(1) <= maxMore {
-		return true
-	}
-	w.more.Add(-1)
-	return false
+func (w *workers) start() {
+	w.tasks = make(chan *task)
+	w.more.max, w.first.max = maxMore, maxFirst
 }
-
-func (w *workers) leave() { w.more.Add(-1) }
-
-func (w *workers) start() { w.tasks = make(chan *task) }
 
 // do runs t on a worker. A worker that has just answered may not be back yet
 // when the client's next request comes, so new ones are started often: from a
