@@ -105,6 +105,42 @@ func Filters() []FilterInfo {
 	return out
 }
 
+// CompleteFilter lists how a specification that is begun may go on: names, a filter's keys,
+// a key's values, each with a tab and a description where there is one.
+func CompleteFilter(begun string) []string {
+	name, rest, more := strings.Cut(begun, ":")
+	if !more {
+		var out []string
+		for _, f := range Filters() {
+			colon := ":"
+			if f.Keys == nil {
+				colon = ""
+			}
+			out = append(out, f.Name+colon+"\t"+f.Summary)
+		}
+		return out
+	}
+	f, ok := filters[name]
+	if !ok {
+		return nil
+	}
+	last := rest[strings.LastIndexByte(rest, ',')+1:]
+	before := strings.TrimSuffix(begun, last)
+	key, _, valued := strings.Cut(last, "=")
+	var out []string
+	for _, k := range f.keys {
+		switch {
+		case !valued:
+			out = append(out, before+k.Name+"=\t"+k.Help)
+		case k.Name == key:
+			for _, v := range k.Values {
+				out = append(out, before+key+"="+v)
+			}
+		}
+	}
+	return out
+}
+
 // parseFilters parses specifications, and refuses filters that do not exist before
 // anything is opened.
 func parseFilters(list []string) ([]FilterSpec, error) {

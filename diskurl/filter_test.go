@@ -2,6 +2,7 @@ package diskurl
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -113,5 +114,25 @@ func TestFilterKeys(t *testing.T) {
 				t.Errorf("%s: %s=!: %v", f.Name, k.Name, err)
 			}
 		}
+	}
+}
+
+func TestCompleteFilter(t *testing.T) {
+	t.Parallel()
+	for begun, want := range map[string]string{
+		"":                                      "readonly\trefuse changes",
+		"no":                                    "nozero:\tchange how",
+		"rate:":                                 "rate:burst=\tbytes that",
+		"nozero:zeromode=":                      "nozero:zeromode=emulate",
+		"nozero:zeromode=plugin,fast":           "nozero:zeromode=plugin,fastzeromode=\tas below",
+		"nozero:zeromode=plugin,fastzeromode=s": "nozero:zeromode=plugin,fastzeromode=slow",
+	} {
+		got := CompleteFilter(begun)
+		if !slices.ContainsFunc(got, func(s string) bool { return strings.HasPrefix(s, want) }) {
+			t.Errorf("%q is completed by %q, want %q among them", begun, got, want)
+		}
+	}
+	if got := CompleteFilter("nosuch:"); got != nil {
+		t.Errorf("an unknown filter: %q", got)
 	}
 }

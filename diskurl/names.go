@@ -100,5 +100,10 @@ func allFormats() []string {
 	return append([]string{FormatRaw}, others...)
 }
 
+// Formats lists the formats of this build.
+func Formats() []string {
+	return slices.DeleteFunc(allFormats(), func(name string) bool { return !Built(name) })
+}
+
 // allSchemes are what a URL may begin with.
 func allSchemes() []string { return append(allOf(kindProtocol), allOf(kindFormat)...) }

@@ -147,7 +147,7 @@ func (d *diskFlags) register(c *cobra.Command) { d.registerBut(c, timeoutFlag) }
 func (d *diskFlags) registerBut(c *cobra.Command, timeout string) {
 	f := c.Flags()
 	d.cache, d.aio = newCacheFlag(), newAIOFlag()
-	f.StringVarP(&d.options.Format, "format", "f", "", "format of a local file: raw or qcow2 (a file that begins like an image needs it)")
+	f.StringVarP(&d.options.Format, "format", "f", "", "format of the disk: raw or qcow2 (a file that begins like an image needs it)")
 	f.Var(d.cache, "cache", "cache mode of a local file, as QEMU names them")
 	f.Var(d.aio, "aio", "asynchronous I/O of a local file")
 	f.StringArrayVar(&d.options.Filters, "filter", nil, "put a filter over the disk: NAME[:KEY=VALUE,...]; repeatable, first is outermost")

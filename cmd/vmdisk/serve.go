@@ -73,7 +73,7 @@ Filters (--filter NAME[:KEY=VALUE,...], the first is outermost):
 	fl.StringArrayVar(&f.nbd, "nbd", nil, "listen on unix:PATH or HOST:PORT; repeatable")
 	fl.BoolVarP(&f.options.ReadOnly, "read-only", "r", false, "let nobody write")
 	fl.Var(&f.maps, "map", "pass on a map of the disks besides allocation: dirty:NAME or depth; repeatable")
-	fl.StringVarP(&f.options.Format, "format", "f", "", "format of local files: raw or qcow2")
+	fl.StringVarP(&f.options.Format, "format", "f", "", "format of the disks: raw or qcow2")
 	fl.StringArrayVar(&f.options.Filters, "filter", nil, "put a filter over every disk; repeatable")
 	fl.BoolVarP(&f.options.ForceShare, "force-share", "U", false, "serve local disks although others use them")
 	registerBacking(fl, &f.options)
