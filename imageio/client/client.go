@@ -280,10 +280,11 @@ func (c *Client) tryUnix(ctx context.Context, socket string) {
 
 // findSize asks for the first byte: the answer names the ticket's size.
 func (c *Client) findSize(ctx context.Context) error {
+	empty := false
 	err := c.do(ctx, &call{method: "GET", headers: []string{"range: bytes=0-0"}}, func(a *answer) error {
 		if a.status == 416 {
-			// An empty image: content-range is "bytes */0".
-			if a.header["content-range"] == "bytes */0" {
+			// An empty image: content-range is "bytes */0". The ticket may be for more.
+			if empty = a.header["content-range"] == "bytes */0"; empty {
 				_, err := io.Copy(io.Discard, a.body)
 				return err
 			}
@@ -299,7 +300,30 @@ func (c *Client) findSize(ctx context.Context) error {
 		_, err = io.Copy(io.Discard, a.body)
 		return err
 	})
+	if err == nil && empty {
+		c.size, err = c.outside(ctx, 1<<62)
+	}
 	return err
+}
+
+// outside asks for the byte at off, outside of every ticket: the refusal names the ticket's size, also where the
+// image is shorter or empty. Such an image was once taken for an empty disk, and copied with success. It is
+// 0 where the server names none.
+func (c *Client) outside(ctx context.Context, off int64) (size int64, err error) {
+	header := fmt.Sprintf("range: bytes=%d-%d", off, off)
+	err = c.do(ctx, &call{method: "GET", headers: []string{header}}, func(a *answer) error {
+		if a.status != 416 {
+			return unexpected(a)
+		}
+		if text, ok := strings.CutPrefix(a.header["content-range"], "bytes */"); ok {
+			if n, err := strconv.ParseInt(text, 10, 64); err == nil && n > 0 {
+				size = n
+			}
+		}
+		_, err := io.Copy(io.Discard, a.body)
+		return err
+	})
+	return size, err
 }
 
 // Available asks how much of the image can be read: a ticket may be for more than its
