@@ -13,14 +13,15 @@ import (
 )
 
 type compareFlags struct {
-	a, b          string // the names of the disks, without a ticket
-	options       diskurl.Options
-	first, second string
-	cache         *choice
-	aio           *choice
-	depth         int
-	strict, json  bool
-	progress      *choice
+	a, b           string // the names of the disks, without a ticket
+	options        diskurl.Options
+	first, second  string
+	cache          *choice
+	aio            *choice
+	depth          int
+	strict, json   bool
+	percent, quiet bool
+	progress       *choice
 }
 
 func newCompare() *cobra.Command {
@@ -40,7 +41,7 @@ Exit status: 0 equal, 1 different (the first differing offset is printed), 2 any
 			}
 			if f.json {
 				err = writeJSON(c.OutOrStdout(), r)
-			} else {
+			} else if !f.quiet {
 				err = f.print(c, r)
 			}
 			if err == nil && !r.Equal {
@@ -52,10 +53,12 @@ Exit status: 0 equal, 1 different (the first differing offset is printed), 2 any
 	fl := c.Flags()
 	fl.StringVarP(&f.first, "format", "f", "", "format of A if it is a local file: raw or qcow2")
 	fl.StringVarP(&f.second, "second-format", "F", "", "format of B if it is a local file: raw or qcow2")
-	fl.Var(f.cache, "cache", "cache mode of local files, as QEMU names them")
+	fl.VarP(f.cache, "cache", "T", "cache mode of local files, as QEMU names them")
 	fl.Var(f.aio, "aio", "asynchronous I/O of local files")
 	fl.IntVar(&f.depth, "queue-depth", 0, "pairs of requests in flight (0: the default)")
-	fl.BoolVar(&f.strict, "strict", false, "disks of different size differ")
+	fl.BoolVarP(&f.percent, "percent", "p", false, "show percents, as qemu-img does")
+	fl.BoolVarP(&f.quiet, "quiet", "q", false, "print errors only: the exit status tells")
+	fl.BoolVarP(&f.strict, "strict", "s", false, "disks of different size differ")
 	fl.BoolVar(&f.json, "json", false, "print the result as JSON")
 	fl.Var(f.progress, "progress", "progress: auto (a bar on a terminal), bar, json (lines on stdout), none, or a descriptor to write \"N/100\" lines to")
 	registerShared(fl, &f.options)
@@ -79,7 +82,13 @@ func (f *compareFlags) compare(c *cobra.Command, nameA, nameB string) (r diskcop
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
 	f.a, f.b = shownName(nameA, a), shownName(nameB, b)
-	return f.run(c.Context(), newProgress(c, f.progress.value), a, b)
+	p := newProgress(c, f.progress.value)
+	if f.percent && !f.quiet {
+		var end func()
+		p.report, end = percentLines(c.OutOrStdout())
+		defer end()
+	}
+	return f.run(c.Context(), p, a, b)
 }
 
 func (f *compareFlags) run(ctx context.Context, p *progress, a, b *disk.Disk) (diskcopy.Comparison, error) {

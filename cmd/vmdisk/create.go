@@ -11,19 +11,20 @@ import (
 
 func newCreate() *cobra.Command {
 	var o diskurl.CreateOptions
-	var asJSON bool
-	prealloc := newChoice("off", "off", "falloc", "full")
+	var asJSON, quiet bool
+	var options []string
+	prealloc := newChoice("off", preallocations...)
 	c := &cobra.Command{
-		Use:   "create FILE SIZE",
+		Use:   "create FILE [SIZE]",
 		Short: "Make a disk image",
 		Long: `Make a disk image of SIZE bytes (with K, M, G, T, P or E: powers of 1024).
 
-An existing file is left alone unless --force is given.`,
+An existing file is left alone unless --force is given; qemu-img create empties it.`,
 		Example: "  vmdisk create disk.raw 10G\n  vmdisk create --preallocation falloc disk.raw 10G",
-		Args:    args(2, 2, "FILE and SIZE"),
+		Args:    args(1, 2, "FILE and SIZE"),
 		RunE: func(c *cobra.Command, a []string) (err error) {
-			if o.Size, err = diskurl.ParseSize(a[1]); err != nil {
-				return usage(err)
+			if o.Size, err = imageSize(a, options, prealloc); err != nil {
+				return err
 			}
 			o.Preallocation = prealloc.value
 			if o.Size, err = wholeSectors(c, a[0], o.Size); err != nil {
@@ -35,6 +36,9 @@ An existing file is left alone unless --force is given.`,
 			if asJSON {
 				return writeJSON(c.OutOrStdout(), map[string]any{"disk": a[0], "format": "raw", "size": o.Size, "preallocation": o.Preallocation})
 			}
+			if quiet {
+				return nil
+			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "created %s: raw, %s, preallocation %s\n", a[0], sizeText(o.Size), o.Preallocation)
 			return err
 		},
@@ -42,8 +46,31 @@ An existing file is left alone unless --force is given.`,
 	c.Flags().StringVarP(&o.Format, "format", "f", "", "format: raw")
 	c.Flags().Var(prealloc, "preallocation", "off: sparse; falloc: space reserved; full: zeros written")
 	c.Flags().BoolVar(&o.Replace, "force", false, "replace an existing file")
+	c.Flags().StringArrayVarP(&options, "options", "o", nil, "KEY=VALUE[,...], as qemu-img has them: preallocation=off|falloc|full, size=SIZE")
+	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "print errors only")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return c
+}
+
+// imageSize is the size of the arguments or of -o, which may also say how to allocate.
+func imageSize(a, options []string, prealloc *choice) (int64, error) {
+	o, err := parseImageOptions(options)
+	if err != nil {
+		return 0, err
+	}
+	if o.preallocation != "" {
+		prealloc.value = o.preallocation
+	}
+	switch {
+	case len(a) == 2 && o.size >= 0:
+		return 0, usagef("the size is given twice, as %s and by -o", a[1])
+	case len(a) == 1 && o.size < 0:
+		return 0, usagef("want FILE and SIZE; see `vmdisk create --help`")
+	case len(a) == 1:
+		return o.size, nil
+	}
+	n, err := diskurl.ParseSize(a[1])
+	return n, usage(err)
 }
 
 // sector is the unit of every guest's disk.

@@ -118,6 +118,9 @@ func knownVerb(root *cobra.Command, args []string) error {
 
 // unknownVerb reports it in one line, with the nearest that exists.
 func unknownVerb(c *cobra.Command, name string) error {
+	if slices.Contains(qcow2Verbs, name) && !c.HasParent() {
+		return usagef("%s is for qcow2 images, which this build only reads; see `vmdisk help`", name)
+	}
 	of, hint := "", ""
 	if c.HasParent() {
 		of = " of " + c.CommandPath()

@@ -46,6 +46,7 @@ func newInfo() *cobra.Command {
 	var asJSON bool
 	var probeZero string
 	var list bool
+	output := newOutputFlag()
 	c := &cobra.Command{
 		Use:   "info DISK | --list URL | --probe-zero PATH",
 		Short: "Describe a disk, or how its storage zeroes",
@@ -74,6 +75,9 @@ beside it, on a block device a range that reads as zeros already.`,
 			if err != nil {
 				return err
 			}
+			if output.value != "" {
+				return r.printQEMU(c.OutOrStdout(), a[0], output.value)
+			}
 			if asJSON {
 				return writeJSON(c.OutOrStdout(), r)
 			}
@@ -83,6 +87,7 @@ beside it, on a block device a range that reads as zeros already.`,
 	d.register(c)
 	c.Flags().BoolVar(&list, "list", false, "show the exports of an NBD server")
 	c.Flags().StringVar(&probeZero, "probe-zero", "", "show which ways of zeroing the storage of this path has")
+	c.Flags().Var(output, "output", outputHelp)
 	c.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
 	return c
 }

@@ -40,7 +40,11 @@ var verbs = []struct {
 	{groupImages, newInfo},
 	{groupImages, newMap},
 	{groupImages, newResize},
+	{groupImages, newMeasure},
+	{groupImages, newCheck},
 	{groupCopying, newCopy},
+	{groupCopying, newConvert},
+	{groupCopying, newDD},
 	{groupCopying, newCompare},
 	{groupCopying, newChecksum},
 	{groupServing, newServe},
@@ -56,7 +60,7 @@ var verbs = []struct {
 func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := untilSignal()
 	defer stop()
-	root := newRoot()
+	root, args := newRoot(), signedSize(args)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

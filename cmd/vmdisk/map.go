@@ -18,6 +18,9 @@ func newMap() *cobra.Command {
 	var d diskFlags
 	var summary, asJSON bool
 	name := mapFlag(disk.Allocation)
+	output := newOutputFlag()
+	var from sizeFlag
+	var most sizeFlag = math.MaxInt64
 	c := &cobra.Command{
 		Use:   "map DISK",
 		Short: "Show which parts of a disk hold data, zeros and holes",
@@ -33,6 +36,9 @@ backing chain that data comes from (1 is the image itself, 0 nowhere). NBD serve
 by other names, which are taken, too: base:allocation, qemu:dirty-bitmap:NAME, qemu:allocation-depth.`,
 		Args: args(1, 1, "one DISK"),
 		RunE: func(c *cobra.Command, a []string) error {
+			if output.value != "" && (summary || name != mapFlag(disk.Allocation)) {
+				return usagef("--output is of the allocation map, without --summary")
+			}
 			if summary && name != mapFlag(disk.Allocation) {
 				return usagef("--summary is of the allocation map, not of %s", &name)
 			}
@@ -43,7 +49,15 @@ by other names, which are taken, too: base:allocation, qemu:dirty-bitmap:NAME, q
 				return err
 			}
 			out := bufio.NewWriter(c.OutOrStdout())
-			show := mapPrinter(name.view(), summary, asJSON)
+			v := name.view()
+			v.from, v.most = int64(from), int64(most)
+			show := mapPrinter(v, summary, asJSON)
+			switch output.value {
+			case outputJSON:
+				show = v.qemuJSON(o.Format == "" || o.Format == diskurl.FormatRaw)
+			case outputHuman:
+				show = v.qemuText(a[0])
+			}
 			if err = name.check(dk); err == nil {
 				err = show(c.Context(), out, dk)
 			}
@@ -52,6 +66,10 @@ by other names, which are taken, too: base:allocation, qemu:dirty-bitmap:NAME, q
 	}
 	d.register(c)
 	c.Flags().BoolVar(&summary, "summary", false, "count the segments and their sizes")
+	c.Flags().Var(output, "output", outputHelp)
+	c.Flags().VarP(&from, "start-offset", "s", "begin there")
+	c.Flags().VarP(&most, "max-length", "l", "show this much at most")
+	c.Flags().Lookup("max-length").DefValue = "all"
 	c.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
 	c.Flags().Var(&name, "map", "the map to show: allocation, dirty:NAME or depth")
 	return c
@@ -63,9 +81,9 @@ type mapShow func(ctx context.Context, w io.Writer, d *disk.Disk) error
 func mapPrinter(v view, summary, asJSON bool) mapShow {
 	switch {
 	case summary && asJSON:
-		return mapSummaryJSON
+		return v.summaryJSON
 	case summary:
-		return mapSummaryText
+		return v.summaryText
 	case asJSON:
 		return v.json
 	}
@@ -97,7 +115,7 @@ type mapSummary struct {
 	Zero  segments `json:"zero"`
 }
 
-func summarize(ctx context.Context, d *disk.Disk) (mapSummary, error) {
+func (v *view) summarize(ctx context.Context, d *disk.Disk) (mapSummary, error) {
 	sum := mapSummary{Size: d.Size()}
 	var run segment
 	add := func() {
@@ -111,7 +129,6 @@ func summarize(ctx context.Context, d *disk.Disk) (mapSummary, error) {
 		}
 		sum.Total++
 	}
-	v := mapFlag(disk.Allocation).view()
 	err := v.walk(ctx, d, func(s segment) error {
 		if run.length > 0 && run.zero() == s.zero() {
 			run.length += s.length
@@ -125,16 +142,16 @@ func summarize(ctx context.Context, d *disk.Disk) (mapSummary, error) {
 	return sum, err
 }
 
-func mapSummaryJSON(ctx context.Context, w io.Writer, d *disk.Disk) error {
-	s, err := summarize(ctx, d)
+func (v *view) summaryJSON(ctx context.Context, w io.Writer, d *disk.Disk) error {
+	s, err := v.summarize(ctx, d)
 	if err != nil {
 		return err
 	}
 	return writeJSON(w, s)
 }
 
-func mapSummaryText(ctx context.Context, w io.Writer, d *disk.Disk) error {
-	s, err := summarize(ctx, d)
+func (v *view) summaryText(ctx context.Context, w io.Writer, d *disk.Disk) error {
+	s, err := v.summarize(ctx, d)
 	if err != nil {
 		return err
 	}

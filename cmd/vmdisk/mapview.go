@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 
 	"github.com/vmdisk/vmdisk/disk"
@@ -103,16 +104,18 @@ type view struct {
 	name   disk.MapName
 	kind   func(s *segment) string
 	record func(s *segment) any // for JSON
+	// The part that is shown.
+	from, most int64
 }
 
 func (m mapFlag) view() view {
 	switch name := disk.MapName(m); {
 	case name == disk.Depth:
-		return view{name, depthKind, depthRecord}
+		return view{name: name, kind: depthKind, record: depthRecord, most: math.MaxInt64}
 	case strings.HasPrefix(string(m), disk.DirtyPrefix):
-		return view{name, dirtyKind, dirtyRecord}
+		return view{name: name, kind: dirtyKind, record: dirtyRecord, most: math.MaxInt64}
 	}
-	return view{disk.Allocation, allocationKind, allocationRecord}
+	return view{name: disk.Allocation, kind: allocationKind, record: allocationRecord, most: math.MaxInt64}
 }
 
 func allocationKind(s *segment) string {
@@ -170,7 +173,8 @@ func (v *view) walk(ctx context.Context, d *disk.Disk, f func(segment) error) er
 	var run segment
 	batch := make([]disk.Extent, 0, disk.ExtentBatch)
 	size := d.Size()
-	for off := int64(0); off < size; {
+	size = v.from + min(max(size-v.from, 0), v.most)
+	for off := v.from; off < size; {
 		extents, err := d.Extents(ctx, v.name, off, size-off, batch[:0])
 		if err != nil {
 			return err

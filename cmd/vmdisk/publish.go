@@ -23,7 +23,12 @@ func publish(partial, final string) error {
 	if err != nil {
 		return fmt.Errorf("target: the copy is complete as %s but cannot be named %s: %w", partial, final, err)
 	}
-	dir, err := os.Open(filepath.Dir(final))
+	return syncDir(filepath.Dir(final))
+}
+
+// syncDir makes a new name durable.
+func syncDir(path string) error {
+	dir, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("target: %w", err)
 	}
