@@ -24,6 +24,7 @@ mkfs.btrfs              btrfs-progs
 mkfs.ext4               e2fsprogs
 losetup                 mount
 debootstrap             debootstrap
+certtool                gnutls-bin
 jq                      jq
 strace                  strace
 systemd-analyze         systemd
