@@ -147,9 +147,11 @@ func (c *Client) page(ctx context.Context, kind string, off, n int64, f func(Ext
 		})
 	})
 	if err == nil && more && next < off+n && c.features.Write {
-		// The image is shorter than the ticket and grows by writing: what lies beyond its end is written,
+		// An image that is shorter than the ticket grows by writing: what lies beyond its end is written,
 		// zeros too, and reading it fails.
-		return off + n, f(Extent{Start: next, Length: off + n - next}), nil
+		if have, err := c.Available(ctx); err == nil && next == max(have, off) {
+			return off + n, f(Extent{Start: next, Length: off + n - next}), nil
+		}
 	}
 	if err == nil && more && next != off+n {
 		err = fmt.Errorf("the server's extents end at %d instead of %d", next, off+n)
