@@ -395,3 +395,25 @@ func TestFileName(t *testing.T) {
 		t.Errorf("long names %s and %s", a, b)
 	}
 }
+
+// A small file with many values and many jobs has an end: each cell reads its jobs anew.
+func TestJobsOfAllCellsAreBounded(t *testing.T) {
+	t.Parallel()
+	var text strings.Builder
+	text.WriteString("name: x\nworkloads:\n- name: w\n  job: |\n")
+	for i := range 100 {
+		fmt.Fprintf(&text, "    [j%d]\n    size=100m\n", i)
+	}
+	text.WriteString("axes:\n  bs: [512")
+	for i := range 300 {
+		fmt.Fprintf(&text, ", %d", 512*(i+2))
+	}
+	text.WriteString("]\n")
+	s, err := Parse("x.yaml", []byte(text.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Cells(); err == nil || !strings.Contains(err.Error(), "jobs in all cells") {
+		t.Errorf("30,100 jobs: %v", err)
+	}
+}
