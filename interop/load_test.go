@@ -36,7 +36,7 @@ type scale struct {
 
 func loadScale() scale {
 	if os.Getenv("VMDISK_HOSTILE") == "full" {
-		return scale{true, 1000, 10 * time.Second, 10 * time.Second}
+		return scale{true, 1000, 5 * time.Second, 5 * time.Second}
 	}
 	return scale{false, 250, 200 * time.Millisecond, 300 * time.Millisecond}
 }

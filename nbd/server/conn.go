@@ -75,6 +75,7 @@ type conn struct {
 	dispatched bool // a task was started since the last wait
 	served     int  // requests in this batch
 	gather     gatherer
+	waitsSeen  int64     // of waits, after the last batch
 	waited     bool      // a request of this batch had to wait for others to end
 	crowded    bool      // one of the last batch had, or there was none
 	large      bool      // the last request was a write with more data than goes through a workspace
@@ -290,7 +291,9 @@ func (c *conn) batch(ws *workspace) error {
 	err := c.consume(ws)
 	if c.served > 0 {
 		c.asked.Store(start.UnixNano())
-		c.crowded = c.waited
+		waits := c.waits.Load()
+		c.crowded = c.waited || waits != c.waitsSeen
+		c.waitsSeen = waits
 	}
 	if c.wrote {
 		c.watch(c.longest)

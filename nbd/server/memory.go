@@ -36,7 +36,7 @@ type workspace struct {
 // waits for the disk alone. Half is for clients that are waited for, see slow.go.
 type memory struct {
 	spaces, pieces *semaphore.Weighted
-	crowd          *semaphore.Weighted // of spaces, what crowded connections have
+	crowd, fresh   *semaphore.Weighted // of spaces, what crowded and new connections have
 	slow           atomic.Int64        // what slow clients hold
 	slowMax        int64
 	spacePool      sync.Pool
@@ -47,7 +47,8 @@ type memory struct {
 func newMemory(limit int64) *memory {
 	limit = max(limit, 16<<20)
 	m := &memory{
-		crowd:   semaphore.NewWeighted(max(limit/4/spaceCost/2, 1)),
+		crowd:   semaphore.NewWeighted(limit / 4 / spaceCost / 4),
+		fresh:   semaphore.NewWeighted(limit / 4 / spaceCost * 5 / 8),
 		spaces:  semaphore.NewWeighted(limit / 4 / spaceCost),
 		pieces:  semaphore.NewWeighted(limit / 4),
 		slowMax: limit / 2,

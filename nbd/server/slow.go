@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 )
 
 // Nobody waits for buffers that a slow client holds. The buffers of all connections
@@ -64,12 +66,12 @@ func (l *lag) now() time.Duration {
 // holding is what a connection holds of the shared buffers.
 type holding struct {
 	mu     sync.Mutex
-	spaces int64 // workspaces
-	bytes  int64 // of pieces
-	kept   int64 // of parked workspaces, always of the slow clients' budget
-	slow   bool  // of the slow clients' budget, until all is given back
-	crowd  bool  // a workspace of those for the crowded
-	cut    bool  // under Server.mu: it is being cut
+	spaces int64               // workspaces
+	bytes  int64               // of pieces
+	kept   int64               // of parked workspaces, always of the slow clients' budget
+	part   *semaphore.Weighted // of the workspaces, that it has its from; nil: of all
+	slow   bool                // of the slow clients' budget, until all is given back
+	cut    bool                // under Server.mu: it is being cut
 }
 
 func (h *holding) cost() int64 { return h.spaces*spaceCost + h.bytes }
@@ -105,18 +107,18 @@ func (h *holding) took(m *memory, spaces, bytes int64) (slow bool) {
 	return h.slow
 }
 
-// tookCrowd notes that the workspace will be one of those for the crowded.
-func (h *holding) tookCrowd() {
+// tookPart notes of which part the workspace will be.
+func (h *holding) tookPart(part *semaphore.Weighted) {
 	h.mu.Lock()
-	h.crowd = true
+	h.part = part
 	h.mu.Unlock()
 }
 
-// leaveCrowd gives that back. The caller holds h.mu.
-func (h *holding) leaveCrowd(m *memory) {
-	if h.crowd {
-		h.crowd = false
-		m.crowd.Release(1)
+// leavePart gives that back. The caller holds h.mu.
+func (h *holding) leavePart() {
+	if h.part != nil {
+		h.part.Release(1)
+		h.part = nil
 	}
 }
 
@@ -125,7 +127,7 @@ func (h *holding) gave(m *memory, spaces, bytes int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if spaces > 0 {
-		h.leaveCrowd(m)
+		h.leavePart()
 	}
 	h.spaces -= spaces
 	h.bytes -= bytes
@@ -145,7 +147,7 @@ func (h *holding) move(m *memory) (moved bool) {
 		return false
 	}
 	h.slow = true
-	h.leaveCrowd(m)
+	h.leavePart()
 	m.slow.Add(h.cost())
 	m.release(h.spaces, h.bytes)
 	return true
@@ -190,11 +192,11 @@ func (c *conn) lend() {
 
 // space takes a workspace.
 func (c *conn) space() (*workspace, error) {
-	if c.waited || c.crowded && c.asked.Load() != 0 { // a new one is not
-		if err := c.s.mem.wait(c.ctx, c.s.mem.crowd, 1); err != nil {
+	if part := c.part(); part != nil {
+		if err := c.s.mem.wait(c.ctx, part, 1); err != nil {
 			return nil, err
 		}
-		c.holds.tookCrowd()
+		c.holds.tookPart(part)
 	}
 	ws := c.s.mem.trySpace()
 	if ws == nil {
@@ -202,7 +204,7 @@ func (c *conn) space() (*workspace, error) {
 		var err error
 		if ws, err = c.s.mem.takeSpace(c.ctx); err != nil {
 			c.holds.mu.Lock()
-			c.holds.leaveCrowd(c.s.mem)
+			c.holds.leavePart()
 			c.holds.mu.Unlock()
 			return nil, err
 		}
