@@ -69,6 +69,24 @@ func Plan(q *Request) (*jobfile.Plan, error) {
 	return u.plan, nil
 }
 
+// CommandLine is what the request's job files and options are as one command line.
+func CommandLine(q *Request) (string, error) {
+	p := jobfile.Parser{Strict: q.Strict, Only: q.Sections}
+	for _, name := range q.Files {
+		data, err := q.text(name)
+		if err != nil {
+			return "", fmt.Errorf("cannot read job file: %w", err)
+		}
+		if err := p.Bytes(name, data); err != nil {
+			return "", err
+		}
+	}
+	if err := p.Args(q.Args); err != nil {
+		return "", err
+	}
+	return p.CommandLine(), nil
+}
+
 func (q *Request) read(files, args []string) (*unit, error) {
 	p := jobfile.Parser{Strict: q.Strict, Only: q.Sections}
 	u := &unit{}

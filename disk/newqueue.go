@@ -38,6 +38,16 @@ func (d *Disk) NewQueue(depth int) (Queue, error) {
 	return nil, d.wrap("queue", -1, 0, err)
 }
 
+// NewSyncQueue returns a queue that runs each operation inside Submit, on the owner's
+// thread, by the Disk's ordinary methods, whatever queue the driver has. It is what
+// Linux's libaio is on the page cache, which a measurement of that has to be.
+func (d *Disk) NewSyncQueue(depth int) (Queue, error) {
+	if err := checkDepth(depth); err != nil {
+		return nil, d.wrap("queue", -1, 0, err)
+	}
+	return newInlineQueue(d, depth), nil
+}
+
 func checkDepth(depth int) error {
 	if depth < 1 || depth > maxDepth {
 		return fmt.Errorf("depth %d is not between 1 and %d", depth, maxDepth)

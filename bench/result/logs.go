@@ -2,10 +2,13 @@ package result
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/vmdisk/vmdisk/bench/hist"
@@ -52,17 +55,7 @@ func (l *logFiles) job(j *Job) error {
 }
 
 func (l *logFiles) write(s *jobfile.Job, prefix, kind string, fill func(*bufio.Writer)) error {
-	if prefix == "" {
-		prefix = filepath.Base(s.Name)
-	}
-	name := prefix + "_" + kind
-	if s.PerJobLogs {
-		name += "." + strconv.Itoa(s.Number)
-	}
-	name += ".log"
-	if !filepath.IsAbs(name) {
-		name = filepath.Join(l.dir, name)
-	}
+	name := logName(l.dir, s, prefix, kind)
 	f := l.open[name]
 	if f == nil {
 		var err error
@@ -75,6 +68,66 @@ func (l *logFiles) write(s *jobfile.Job, prefix, kind string, fill func(*bufio.W
 	w := bufio.NewWriter(f)
 	fill(w)
 	return w.Flush()
+}
+
+func logName(dir string, s *jobfile.Job, prefix, kind string) string {
+	if prefix == "" {
+		prefix = filepath.Base(s.Name)
+	}
+	name := prefix + "_" + kind
+	if s.PerJobLogs {
+		name += "." + strconv.Itoa(s.Number)
+	}
+	name += ".log"
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(dir, name)
+	}
+	return name
+}
+
+// LogNames are the logs that a job will have in dir.
+func LogNames(dir string, s *jobfile.Job) (names []string) {
+	prefix := [Logs]*string{LogBW: s.BWLog, LogIOPS: s.IOPSLog, LogLat: s.LatLog, LogSlat: s.LatLog, LogClat: s.LatLog}
+	for k, p := range prefix {
+		if p != nil && (k != LogSlat || !s.SyncEngine()) {
+			names = append(names, logName(dir, s, *p, logNames[k]))
+		}
+	}
+	if s.HistLog != nil {
+		names = append(names, logName(dir, s, *s.HistLog, "clat_hist"))
+	}
+	return names
+}
+
+// WriteBandwidth writes the bandwidth of all jobs together into dir, one log for each
+// direction, in fio's format: milliseconds, KiB/s, direction, 0.
+func (r *Run) WriteBandwidth(dir string) error {
+	var sum [jobfile.Dirs]map[int64]float64
+	for d := range sum {
+		sum[d] = map[int64]float64{}
+		for _, j := range r.Jobs {
+			for i := range j.Points {
+				sum[d][j.Points[i].At.Milliseconds()] += bandwidth(&j.Points[i], d) * 1024
+			}
+		}
+	}
+	for d, values := range sum {
+		var b bytes.Buffer
+		for _, at := range slices.Sorted(maps.Keys(values)) {
+			if values[at] > 0 {
+				fmt.Fprintf(&b, "%d, %.0f, %d, 0\n", at, values[at], d)
+			}
+		}
+		if err := os.WriteFile(BandwidthLog(dir, d), b.Bytes(), 0o644); err != nil {
+			return fmt.Errorf("log: %w", err)
+		}
+	}
+	return nil
+}
+
+// BandwidthLog is the log of a direction that WriteBandwidth writes.
+func BandwidthLog(dir string, d int) string {
+	return filepath.Join(dir, "agg-"+jobfile.DirNames[d]+"_bw.log")
 }
 
 func (l *logFiles) close() error {

@@ -26,6 +26,9 @@ func (r *Run) Normal(w io.Writer) error {
 			r.groupStatus(&b, last, groups)
 		}
 	}
+	if s := unsteady(groups); s != "" {
+		fmt.Fprintf(&b, "\n%s\n", s)
+	}
 	if len(r.Disks) > 0 {
 		fmt.Fprintf(&b, "\nDisk stats (read/write):\n")
 		for _, d := range r.Disks {
@@ -292,8 +295,8 @@ func (j *Job) beyond(b *bytes.Buffer) {
 		p := h.Percentiles([]float64{50, 99, 99.9})
 		fmt.Fprintf(b, "  from intended: %s mean=%v, 50th=%v, 99th=%v, 99.9th=%v, max=%v\n", jobfile.DirNames[d], short(int64(h.Mean())), short(p[0]), short(p[1]), short(p[2]), short(h.Max()))
 	}
-	if s := j.steadiness(); s != "" {
-		fmt.Fprintf(b, "  steady       : %s\n", s)
+	if from, ok := j.steadyFrom(); ok && from >= 0 {
+		fmt.Fprintf(b, "  steady       : from %v on\n", short(int64(from)))
 	}
 	if n, longest, at := j.StallSummary(); n > 0 {
 		fmt.Fprintf(b, "  stalls       : %d times no completion with I/O in flight; the longest %v, %v after the start\n", n, short(int64(longest)), short(int64(at)))

@@ -22,13 +22,13 @@ func (r *Run) HTML(w io.Writer) error { return report.HTML(w, r.Document()) }
 // Document is the run as a report.
 func (r *Run) Document() *report.Document {
 	groups := r.Groups()
-	d := &report.Document{Title: "Benchmark of " + r.subject(), Facts: r.facts()}
+	d := &report.Document{Title: "Benchmark of " + r.subject(), Answer: r.answer(groups), Facts: r.facts()}
 	d.Sections = append(d.Sections, report.Section{Title: "Results", Text: r.story(groups), Items: []report.Item{jobTable(groups), syncTable(groups)}})
 	if len(r.Samples) > 0 {
 		d.Sections = append(d.Sections, report.Section{Title: "Repeated runs", Items: []report.Item{SampleTable(r.Samples)}})
 	}
 	d.Sections = append(d.Sections,
-		report.Section{Title: "Over time", Items: []report.Item{r.overTime("Bandwidth", "MiB/s", groups, bandwidth), r.overTime("I/O rate", "IOPS", groups, iops), r.overTime("Mean latency", "µs", groups, latency)}},
+		report.Section{Title: "Over time", Items: []report.Item{r.overTime("Bandwidth", "MiB/s", groups, bandwidth), r.overTime("I/O rate", "IOPS", groups, iops), microseconds(r.overTime("Mean latency", "µs", groups, latency))}},
 		report.Section{Title: "Completion latency", Items: append([]report.Item{percentileLines(groups)}, histograms(groups)...)},
 		report.Section{Title: "Machine", Items: []report.Item{r.hostLines()}})
 	var files []report.Item
@@ -36,8 +36,32 @@ func (r *Run) Document() *report.Document {
 		files = append(files, &report.Listing{Title: f.Name, Body: f.Text})
 	}
 	d.Sections = append(d.Sections, report.Section{Title: "Job files", Items: files})
+	d.MatchColours()
 	return d
 }
+
+// answer is the outcome in a line for each job and direction, before anything else.
+func (r *Run) answer(groups []*Job) report.Answer {
+	var out report.Answer
+	for _, j := range groups {
+		if j.Err != nil || j.Interrupted {
+			out.Warnings = append(out.Warnings, fmt.Sprintf("Job %s did not end as it should; its figures are partial.", j.name(groups)))
+		}
+		for d := range j.Dirs {
+			dir := &j.Dirs[d]
+			if dir.IOs == 0 || len(out.Text) >= maxAnswers {
+				continue
+			}
+			p := dir.Clat.Percentiles([]float64{50, 99})
+			out.Text = append(out.Text, fmt.Sprintf("%s %s: %.0f IOPS, %.1f MiB/s; half of them in %v, 99 %% in %v.", j.name(groups), jobfile.DirNames[d],
+				dir.IOPSMean(), dir.BWBytes()/(1<<20), short(p[0]), short(p[1])))
+		}
+	}
+	return out
+}
+
+// maxAnswers bounds the lines of the answer; the table has all of them.
+const maxAnswers = 8
 
 func (r *Run) subject() string {
 	if r.Target != "" {
@@ -68,9 +92,12 @@ func (r *Run) story(groups []*Job) []string {
 		if n, longest, at := j.StallSummary(); n > 0 {
 			out = append(out, fmt.Sprintf("Job %s stalled %d times (I/O in flight, none completed); the longest for %v, %v after the start.", j.Spec.Name, n, short(int64(longest)), short(int64(at))))
 		}
-		if s := j.steadiness(); s != "" {
-			out = append(out, s)
+		if from, ok := j.steadyFrom(); ok && from >= 0 {
+			out = append(out, fmt.Sprintf("Job %s was in a steady state from %v on.", j.name(groups), short(int64(from))))
 		}
+	}
+	if s := unsteady(groups); s != "" {
+		out = append(out, s)
 	}
 	for _, b := range r.Bounds {
 		out = append(out, fmt.Sprintf("Group %d was bound by %s: %s.", b.Group, b.What, b.Why))
@@ -81,21 +108,40 @@ func (r *Run) story(groups []*Job) []string {
 	return out
 }
 
-// steadiness judges the I/O rate over the job's samples; jobs of a few seconds
-// are not judged.
-func (j *Job) steadiness() string {
-	const enough = 10
+// steadyTime is how long a job must have run to be judged: what a disk does in its first
+// seconds is never steady, and to say so of each short job tells nobody anything.
+const steadyTime = 20 * time.Second
+
+// steadyFrom judges the I/O rate over the job's samples: since when it was steady, or
+// -1; false for a job that was too short to be judged.
+func (j *Job) steadyFrom() (time.Duration, bool) {
 	var v []float64
+	var took time.Duration
 	for _, p := range j.Points {
 		v = append(v, float64(p.IOs[0]+p.IOs[1]+p.IOs[2])/p.Took.Seconds())
+		took += p.Took
 	}
-	if len(v) < enough {
-		return ""
+	if took < steadyTime {
+		return 0, false
 	}
 	if i, ok := stat.SteadyFrom(v); ok {
-		return fmt.Sprintf("Job %s was in a steady state from %v on.", j.Spec.Name, short(int64(j.Points[i].At-j.Points[i].Took)))
+		return j.Points[i].At - j.Points[i].Took, true
 	}
-	return fmt.Sprintf("Job %s did not reach a steady state: its I/O rate at the end varied by more than 20 %% or drifted by more than 10 %%.", j.Spec.Name)
+	return -1, true
+}
+
+// unsteady names all jobs that were long enough to reach a steady state, and did not.
+func unsteady(groups []*Job) string {
+	var names []string
+	for _, j := range groups {
+		if from, ok := j.steadyFrom(); ok && from < 0 {
+			names = append(names, j.name(groups))
+		}
+	}
+	if names == nil {
+		return ""
+	}
+	return fmt.Sprintf("No steady state was reached by %s: the I/O rate at the end varied by more than 20 %% or drifted by more than 10 %%.", strings.Join(names, ", "))
 }
 
 // name tells jobs of equal names apart.
@@ -169,8 +215,14 @@ func (r *Run) overTime(title, unit string, jobs []*Job, value func(*Point, int) 
 	return l
 }
 
+// microseconds labels the values of a chart with the units that suit.
+func microseconds(l *report.Lines) *report.Lines {
+	l.Y.Label, l.Y.Scale = "latency", report.Microseconds
+	return l
+}
+
 func percentileLines(groups []*Job) *report.Lines {
-	l := &report.Lines{Title: "Latency percentiles", X: report.Axis{Label: "percentile"}, Y: report.Axis{Label: "µs", Log: true}, Digits: 2}
+	l := &report.Lines{Title: "Latency percentiles", X: report.Axis{Label: "percentile", Scale: report.Percentiles}, Y: report.Axis{Label: "latency", Log: true, Scale: report.Microseconds}, Digits: 2}
 	each(groups, func(name string, h *hist.Histogram) {
 		s := report.Series{Name: name}
 		for i, v := range h.Percentiles(jobfile.DefaultPercentiles) {
@@ -200,7 +252,7 @@ func each(groups []*Job, f func(name string, h *hist.Histogram)) {
 func histograms(groups []*Job) []report.Item {
 	var out []report.Item
 	each(groups, func(name string, h *hist.Histogram) {
-		it := &report.Histogram{Title: "Latency of " + name, X: report.Axis{Label: "µs", Log: true}}
+		it := &report.Histogram{Title: "Latency of " + name, X: report.Axis{Label: "latency", Log: true, Scale: report.Microseconds}}
 		// Bins a quarter of an octave wide show the shape; fio's own are too fine to see.
 		lo := int64(1)
 		for lo*5/4 <= h.Min() {

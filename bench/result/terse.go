@@ -16,21 +16,33 @@ const terseVersion = 3
 const tersePercentiles = 20
 
 // Terse writes fio's terse output, version 3, one line per job.
-func (r *Run) Terse(w io.Writer) error {
+func (r *Run) Terse(w io.Writer) error { return r.TerseVersion(w, terseVersion) }
+
+// TerseVersion writes the terse output of a version from 2 to 5: 2, 4 and 5 have trims,
+// 2 has no program and no devices, and 5 has the samples of bandwidth and IOPS.
+func (r *Run) TerseVersion(w io.Writer, version int) error {
 	var b bytes.Buffer
 	groups := r.Groups()
 	for _, j := range groups {
-		j.terse(&b, r, groups)
+		j.terse(&b, r, groups, version)
 	}
 	_, err := w.Write(b.Bytes())
 	return err
 }
 
-func (j *Job) terse(b *bytes.Buffer, r *Run, all []*Job) {
-	fmt.Fprintf(b, "%d;%s;%s;%d;%d", terseVersion, r.Version, j.Spec.Name, j.Spec.Group, j.Errno)
+func (j *Job) terse(b *bytes.Buffer, r *Run, all []*Job, version int) {
+	program := r.Version + ";"
+	if version == 2 {
+		program = ""
+	}
+	fmt.Fprintf(b, "%d;%s%s;%d;%d", version, program, j.Spec.Name, j.Spec.Group, j.Errno)
 	for _, d := range j.reported(all) {
-		if d.name != jobfile.DirNames[jobfile.Trim] { // which version 3 has no fields for
-			d.terse(b, j.Spec, d.aggregate)
+		if version == terseVersion && d.name == jobfile.DirNames[jobfile.Trim] {
+			continue
+		}
+		d.terse(b, j.Spec, d.aggregate)
+		if version == 5 {
+			fmt.Fprintf(b, ";%d;%d;%d;%f;%f;%d", d.BW.N, int64(d.IOPS.Min), int64(d.IOPS.Max), d.IOPS.Mean(), sqrt(d.IOPS.variance()), d.IOPS.N)
 		}
 	}
 	user, system := j.cpu()
@@ -47,12 +59,18 @@ func (j *Job) terse(b *bytes.Buffer, r *Run, all []*Job) {
 		fmt.Fprintf(b, ";%3.2f%%", v)
 	}
 	for _, d := range r.Disks {
+		if version == 2 {
+			break
+		}
 		fmt.Fprintf(b, ";%s;%d;%d;%d;%d;%d;%d;%d;%.2f%%", d.Name, d.IOs[0], d.IOs[1], d.Merges[0], d.Merges[1], d.Ticks[0], d.Ticks[1], d.InQueue, d.Util)
 	}
 	if len(j.Spec.ContinueOn) > 0 {
 		fmt.Fprintf(b, ";%d;%d", j.Errors, j.FirstErrno)
 	}
 	if j.Spec.Description != "" {
+		if version == 2 {
+			b.WriteByte('\n')
+		}
 		fmt.Fprintf(b, ";%s", j.Spec.Description)
 	}
 	b.WriteByte('\n')

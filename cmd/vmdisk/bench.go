@@ -1,11 +1,9 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 
@@ -14,7 +12,6 @@ import (
 
 	"github.com/vmdisk/vmdisk/bench"
 	"github.com/vmdisk/vmdisk/bench/jobfile"
-	"github.com/vmdisk/vmdisk/bench/result"
 	"github.com/vmdisk/vmdisk/diskurl"
 	"github.com/vmdisk/vmdisk/lab/agent"
 	"github.com/vmdisk/vmdisk/report"
@@ -23,6 +20,7 @@ import (
 // benchFlags are the flags of bench that are no fio options.
 type benchFlags struct {
 	diskFlags
+	fioFlags
 	request  bench.Request
 	disk     string
 	output   string
@@ -83,6 +81,7 @@ func (b *benchFlags) register(c *cobra.Command) {
 	f.BoolVar(&b.dryRun, "dry-run", false, "print the resolved jobs and run nothing")
 	f.BoolVar(&b.dryRun, "parse-only", false, "the same, as fio calls it")
 	f.StringVar(&b.eta, "eta", "auto", "auto, always or never: fio's name for --progress auto, bar and none")
+	b.fioFlags.register(f)
 	b.progress = newChoice("auto", "auto", "bar", "json", "none")
 	f.Var(b.progress, "progress", "progress on stderr")
 }
@@ -90,7 +89,7 @@ func (b *benchFlags) register(c *cobra.Command) {
 // split tells vmdisk's flags from fio's options and job files.
 func (b *benchFlags) split(f *pflag.FlagSet, argv []string) (own, fio, files []string) {
 	for i := 0; i < len(argv); i++ {
-		a := argv[i]
+		a := longForm(f, argv[i])
 		takes := func(wants bool) bool {
 			return wants && !strings.Contains(a, "=") && i+1 < len(argv) && !strings.HasPrefix(argv[i+1], "--")
 		}
@@ -132,7 +131,10 @@ func (b *benchFlags) run(c *cobra.Command, argv []string) error {
 	if help, _ := c.Flags().GetBool("help"); help {
 		return c.Help()
 	}
-	if err := b.check(files, fio); err != nil {
+	if done, err := b.asked(c.OutOrStdout()); done {
+		return err
+	}
+	if err := b.check(c, files, fio); err != nil {
 		return err
 	}
 	b.request.Files, b.request.Args, b.request.Stdin = files, fio, c.InOrStdin()
@@ -143,10 +145,29 @@ func (b *benchFlags) run(c *cobra.Command, argv []string) error {
 	for _, n := range plan.Notes {
 		printNote(c, n)
 	}
+	if err := b.fatal(plan); err != nil {
+		return err
+	}
+	if b.showCmd {
+		text, err := bench.CommandLine(&b.request)
+		if err == nil {
+			_, err = fmt.Fprintf(c.OutOrStdout(), "vmdisk bench %s\n", text)
+		}
+		return err
+	}
 	if b.dryRun {
 		return describeJobs(c.OutOrStdout(), plan)
 	}
 	return b.perform(c, plan)
+}
+
+// fatal makes the first warning an error where --warnings-fatal asks for that.
+func (b *benchFlags) fatal(plan *jobfile.Plan) error {
+	i := slices.IndexFunc(plan.Notes, func(n jobfile.Note) bool { return n.Warning })
+	if !b.warningsFatal || i < 0 {
+		return nil
+	}
+	return usagef("%s (--warnings-fatal)", plan.Notes[i])
 }
 
 func printNote(c *cobra.Command, n jobfile.Note) {
@@ -157,7 +178,10 @@ func printNote(c *cobra.Command, n jobfile.Note) {
 	fmt.Fprintf(c.ErrOrStderr(), "vmdisk: bench: %s: %s\n", kind, n)
 }
 
-func (b *benchFlags) check(files, fio []string) error {
+func (b *benchFlags) check(c *cobra.Command, files, fio []string) error {
+	if err := b.fioFlags.check(c); err != nil {
+		return err
+	}
 	if len(files)+len(fio) == 0 {
 		return usagef("want a JOBFILE or --name=JOB with options; see `vmdisk bench --help`")
 	}
@@ -173,10 +197,16 @@ func (b *benchFlags) check(files, fio []string) error {
 	if b.minimal {
 		b.formats = []string{"terse"}
 	}
+	if b.appendTerse && !slices.Contains(b.formats, "terse") {
+		b.formats = append(b.formats, "terse")
+	}
 	for _, f := range b.formats {
 		if !slices.Contains(benchFormats, f) {
 			return usagef("--output-format %q: want one of %s", f, strings.Join(benchFormats, ", "))
 		}
+	}
+	if slices.Contains(b.formats, "html") && len(b.formats) > 1 && b.output == "" {
+		return usagef("--output-format %s: html with other formats needs --output, which then holds the page alone", strings.Join(b.formats, ","))
 	}
 	if b.request.Repeat < 1 {
 		return usagef("--repeat %d: want 1 or more", b.request.Repeat)
@@ -193,85 +223,6 @@ func (b *benchFlags) check(files, fio []string) error {
 	}
 	b.request.Local, b.request.LocalPath = u.Local(), u.Path()
 	return nil
-}
-
-func (b *benchFlags) perform(c *cobra.Command, plan *jobfile.Plan) (err error) {
-	// What cannot be written is better known before the run than after it.
-	w, closeOutput, err := b.outputs(c)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, closeOutput()) }()
-	if slices.Contains(b.formats, "normal") && b.output == "" {
-		if err := result.Header(w, b.request.Version, plan.Jobs); err != nil {
-			return err
-		}
-	}
-	p := newBenchProgress(c.ErrOrStderr(), b.progress.value, plan)
-	b.request.Progress = p.show
-	r, err := bench.Run(c.Context(), &b.request)
-	p.end()
-	if r == nil {
-		return err
-	}
-	for _, n := range r.Notes {
-		if n.Found {
-			printNote(c, n)
-		}
-	}
-	err = errors.Join(err, b.report(w, r), r.Failed())
-	if err == nil && c.Context().Err() != nil {
-		err = fmt.Errorf("the report covers what was done until then: %w", context.Canceled)
-	}
-	return err
-}
-
-// outputs opens the report's file and makes the folders of logs and plots.
-func (b *benchFlags) outputs(c *cobra.Command) (io.Writer, func() error, error) {
-	for _, dir := range []string{b.logDir, b.plots} {
-		if dir == "" {
-			continue
-		}
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, nil, err
-		}
-	}
-	if b.output == "" {
-		return c.OutOrStdout(), func() error { return nil }, nil
-	}
-	f, err := os.Create(b.output)
-	if err != nil {
-		return nil, nil, err
-	}
-	return f, f.Close, nil
-}
-
-func (b *benchFlags) report(w io.Writer, r *result.Run) error {
-	for _, format := range b.formats {
-		if err := write(w, format, r); err != nil {
-			return err
-		}
-	}
-	if _, err := r.WriteLogs(b.logDir); err != nil || b.plots == "" {
-		return err
-	}
-	_, err := r.WritePlots(b.plots)
-	return err
-}
-
-func write(w io.Writer, format string, r *result.Run) error {
-	switch format {
-	case "json", "json+":
-		return r.JSON(w, format == "json+")
-	case "terse":
-		return r.Terse(w)
-	case "html":
-		return r.HTML(w)
-	}
-	if err := r.Normal(w); err != nil || len(r.Samples) == 0 {
-		return err
-	}
-	return report.TextItem(w, result.SampleTable(r.Samples))
 }
 
 // describeJobs prints the resolved jobs.

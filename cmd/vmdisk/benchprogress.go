@@ -18,6 +18,9 @@ type benchProgress struct {
 	mode  string
 	modes string // fio's letters for the jobs
 	width int    // of the last line
+
+	newline, interval time.Duration // --eta-newline, --eta-interval
+	lined, shown      time.Duration // when that was last
 }
 
 func newBenchProgress(w io.Writer, mode string, plan *jobfile.Plan) *benchProgress {
@@ -86,6 +89,14 @@ func (p *benchProgress) show(s engine.Status) {
 			fmt.Fprintf(p.w, "%s\n", b)
 		}
 	case "bar":
+		if p.interval > 0 && s.Elapsed-p.shown < p.interval-50*time.Millisecond {
+			return
+		}
+		p.shown = s.Elapsed
+		if p.newline > 0 && p.width > 0 && s.Elapsed-p.lined >= p.newline {
+			p.lined, p.width = s.Elapsed, 0
+			fmt.Fprintln(p.w)
+		}
 		line := p.line(s)
 		fmt.Fprintf(p.w, "\r%-*s", p.width, line)
 		p.width = len(line)
