@@ -19,6 +19,11 @@ type CreateOptions struct {
 	// Preallocation is "off" (sparse), "falloc" (space reserved, reads zeros) or
 	// "full" (zeros written); empty is off.
 	Preallocation string
+	// Backing is the backing file's name as it goes into an image, and BackingFormat its format.
+	Backing, BackingFormat string
+	// Layout are options of the format, KEY=VALUE each with commas between them, by
+	// the names of `qemu-img create -o`.
+	Layout []string
 	// Replace allows an existing file to be replaced.
 	Replace bool
 	// Mode is the new file's, before the umask; 0 is 0644, or that of the file it replaces.
@@ -72,6 +77,9 @@ func (u URL) create(ctx context.Context, p *protocol, rows []*format, o CreateOp
 		}
 	}
 	if image == nil {
+		if o.Backing != "" || o.BackingFormat != "" || len(o.Layout) > 0 {
+			return fmt.Errorf("%s: raw images have neither a backing file nor options; -f qcow2 makes one that has", u.Redacted())
+		}
 		return p.create(ctx, u.Addr, o, nil)
 	}
 	return p.create(ctx, u.Addr, o, func(ctx context.Context, at Addr) error {

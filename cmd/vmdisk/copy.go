@@ -81,7 +81,7 @@ func strategies() []string {
 func (f *copyFlags) register(c *cobra.Command) {
 	fl := c.Flags()
 	fl.StringVarP(&f.src.Format, "format", "f", "", "format of SRC: raw or qcow2")
-	fl.StringVarP(&f.dst.Format, "target-format", "O", "", "format of DST if it is a local file: raw")
+	fl.StringVarP(&f.dst.Format, "target-format", "O", "", "format of DST: raw or qcow2")
 	fl.StringArrayVar(&f.src.Filters, "src-filter", nil, "put a filter over SRC; repeatable, first is outermost")
 	fl.StringArrayVar(&f.dst.Filters, "dst-filter", nil, "put a filter over DST; repeatable, first is outermost")
 	fl.Var(f.srcCache, "src-cache", "cache mode of SRC, as QEMU names them")

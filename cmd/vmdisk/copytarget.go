@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -257,7 +258,8 @@ func (t *target) removeLeft(ctx context.Context, left *diskcopy.JournalInfo) err
 		return err
 	}
 	var err error
-	if left != nil && left.Target == t.disk.Info().ID {
+	// The target may be an image in the file, whose identity has the format before the file's.
+	if id := t.disk.Info().ID; left != nil && (left.Target == id || strings.HasSuffix(left.Target, ":"+id)) {
 		err = os.Remove(t.journal) // first: a new file must never meet the old one's journal
 	}
 	if err == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vmdisk/vmdisk/disk"
 )
@@ -33,9 +34,15 @@ type slice struct {
 	loaded chan struct{}
 	err    error
 	used   bool // since the hand came by; under the shard's mu
+	// hold counts what keeps the slice in the cache: who is about to change it, and
+	// changes that are not on disk. It leaves 0 under the shard's mu alone.
+	hold atomic.Int32
 
 	mu    sync.RWMutex
 	words []uint64
+	// dirty: the words [low, high) are not on disk.
+	dirty     bool
+	low, high int64
 }
 
 func newTableCache(child *disk.Disk, words, bytes int64) *tableCache {
@@ -52,18 +59,48 @@ func (c *tableCache) shard(off int64) *cacheShard {
 
 // get returns the slice at off of the file. One of several who want it reads it.
 func (c *tableCache) get(ctx context.Context, off int64) (*slice, error) {
+	return c.find(ctx, off, 0)
+}
+
+// pin is get for who will change the slice, and ends with hold.Add(-1).
+func (c *tableCache) pin(ctx context.Context, off int64) (*slice, error) {
+	s, err := c.find(ctx, off, 1)
+	if err != nil && s != nil {
+		s.hold.Add(-1)
+	}
+	return s, err
+}
+
+// put adds a slice that is nowhere on disk yet, pinned.
+func (c *tableCache) put(off int64, words []uint64) *slice {
+	s := &slice{off: off, loaded: make(chan struct{}), words: words}
+	close(s.loaded)
+	s.hold.Store(1)
+	sh := c.shard(off)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if old := sh.slices[off]; old != nil {
+		sh.remove(old) // of a table that was here once
+	}
+	sh.add(s, c.room)
+	return s
+}
+
+func (c *tableCache) find(ctx context.Context, off int64, hold int32) (*slice, error) {
 	sh := c.shard(off)
 	for {
 		sh.mu.Lock()
 		s := sh.slices[off]
 		if s == nil {
 			s = &slice{off: off, loaded: make(chan struct{})}
+			s.hold.Add(hold)
 			sh.add(s, c.room)
 			sh.mu.Unlock()
 			c.load(ctx, sh, s)
 			return s, s.err
 		}
 		s.used = true
+		s.hold.Add(hold)
 		sh.mu.Unlock()
 		select {
 		case <-s.loaded:
@@ -71,6 +108,7 @@ func (c *tableCache) get(ctx context.Context, off int64) (*slice, error) {
 			select {
 			case <-s.loaded:
 			case <-ctx.Done():
+				s.hold.Add(-hold)
 				return nil, ctx.Err()
 			}
 		}
@@ -78,6 +116,7 @@ func (c *tableCache) get(ctx context.Context, off int64) (*slice, error) {
 		if s.err == nil || !isCancel(s.err) || ctx.Err() != nil {
 			return s, s.err
 		}
+		s.hold.Add(-hold)
 	}
 }
 
@@ -99,20 +138,29 @@ func (c *tableCache) load(ctx context.Context, sh *cacheShard, s *slice) {
 	sh.mu.Unlock()
 }
 
-// add puts s into the shard, in the place of one that was not used lately if it is full.
+// add puts s into the shard, and takes out what was not used lately where that is full.
+// Slices that are held stay, so there may be more for a time.
 func (sh *cacheShard) add(s *slice, room int) {
 	sh.slices[s.off] = s
-	if len(sh.ring) < room {
-		sh.ring = append(sh.ring, s)
-		return
+	for tries := 2 * len(sh.ring); len(sh.ring) >= room && tries > 0; tries-- {
+		o := sh.ring[sh.hand]
+		if o.used || o.hold.Load() > 0 {
+			o.used = false
+			sh.hand = (sh.hand + 1) % len(sh.ring)
+			continue
+		}
+		delete(sh.slices, o.off)
+		if len(sh.ring) == room {
+			sh.ring[sh.hand] = s
+			sh.hand = (sh.hand + 1) % room
+			return
+		}
+		last := len(sh.ring) - 1
+		sh.ring[sh.hand] = sh.ring[last]
+		sh.ring = sh.ring[:last]
+		sh.hand %= len(sh.ring)
 	}
-	for sh.ring[sh.hand].used {
-		sh.ring[sh.hand].used = false
-		sh.hand = (sh.hand + 1) % len(sh.ring)
-	}
-	delete(sh.slices, sh.ring[sh.hand].off)
-	sh.ring[sh.hand] = s
-	sh.hand = (sh.hand + 1) % len(sh.ring)
+	sh.ring = append(sh.ring, s)
 }
 
 // remove takes a slice out that could not be read.

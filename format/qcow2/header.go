@@ -232,3 +232,30 @@ func cryptName(method uint32) string {
 func corrupt(format string, a ...any) error {
 	return fmt.Errorf("%w: %s", disk.ErrCorrupt, fmt.Sprintf(format, a...))
 }
+
+// fixed encodes the fixed part, as far as this version of the format has it.
+func (h *header) fixed() []byte {
+	p := make([]byte, 0, headerV3)
+	be := binary.BigEndian
+	p = append(p, magic[:]...)
+	p = be.AppendUint32(p, h.version)
+	p = be.AppendUint64(p, h.backingOffset)
+	p = be.AppendUint32(p, h.backingSize)
+	p = be.AppendUint32(p, h.clusterBits)
+	p = be.AppendUint64(p, h.size)
+	p = be.AppendUint32(p, h.crypt)
+	p = be.AppendUint32(p, h.l1Size)
+	p = be.AppendUint64(p, h.l1Offset)
+	p = be.AppendUint64(p, h.refTableOffset)
+	p = be.AppendUint32(p, h.refTableClusters)
+	p = be.AppendUint32(p, h.snapshots)
+	p = be.AppendUint64(p, h.snapshotsOffset)
+	if h.version < 3 {
+		return p
+	}
+	p = be.AppendUint64(p, h.incompatible)
+	p = be.AppendUint64(p, h.compatible)
+	p = be.AppendUint64(p, h.autoclear)
+	p = be.AppendUint32(p, h.refcountOrder)
+	return be.AppendUint32(p, h.length)
+}

@@ -13,7 +13,6 @@ type l1Table struct {
 	mu      sync.RWMutex
 	entries []uint64
 	cluster int64
-	end     int64 // of the file when it was opened
 }
 
 const readChunk = 1 << 20
@@ -62,4 +61,27 @@ func (t *l1Table) emptyUntil(i, last int64) int64 {
 	for i++; i <= last && t.entries[i]&offsetMask == 0; i++ {
 	}
 	return i
+}
+
+func (t *l1Table) get(i int64) uint64 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.entries[i]
+}
+
+func (t *l1Table) set(i int64, e uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.entries[i] = e
+}
+
+// sector encodes 512 bytes of the table, the last of it padded with zeros.
+func (t *l1Table) sector(n int64) []byte {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	p := make([]byte, 0, 512)
+	for _, e := range t.entries[n*l1PerSector : min((n+1)*l1PerSector, int64(len(t.entries)))] {
+		p = binary.BigEndian.AppendUint64(p, e)
+	}
+	return p[:cap(p)]
 }

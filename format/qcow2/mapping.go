@@ -72,6 +72,8 @@ type run struct {
 	n    int64
 	host int64  // of the first byte: normal and zeroAlloc
 	desc uint64 // of a compressed cluster
+	// copied: nothing else uses the clusters, which may be written in place.
+	copied bool
 }
 
 // entry is an L2 entry.
@@ -179,8 +181,8 @@ func (g *geometry) scan(words []uint64, i, skip, n int64) (run, error) {
 			host := e.offset() + skip
 			switch {
 			case r.n == 0:
-				r.kind, r.host, r.desc = k, host, e.word
-			case k != r.kind || k == compressed || k >= zeroAlloc && host != r.host+r.n:
+				r.kind, r.host, r.desc, r.copied = k, host, e.word, e.word&flagCopied != 0
+			case k != r.kind || k == compressed || k == normal && r.copied != (e.word&flagCopied != 0) || k >= zeroAlloc && host != r.host+r.n:
 				return r, nil
 			}
 			sub += same

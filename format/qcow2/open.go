@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync/atomic"
 
 	"github.com/vmdisk/vmdisk/disk"
 )
@@ -42,6 +43,9 @@ type driver struct {
 	l1       l1Table
 	l2       *tableCache
 	inflated *inflated
+	w        *writer // nil of a disk that is only read
+	size     atomic.Int64
+	gen      atomic.Uint64
 }
 
 // Open opens the image in child, which the returned Disk owns unless Open fails.
@@ -58,17 +62,21 @@ func open(ctx context.Context, child *disk.Disk, o Options) (*driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !o.ReadOnly {
-		return nil, fmt.Errorf("qcow2 images are not written yet, only read: %w", errUnsupported)
-	}
-	d := &driver{header: *h, geometry: h.geometry(), opts: o, child: child, data: child}
 	if o.L2Cache == 0 {
 		o.L2Cache = defaultL2Cache
 	}
+	o.ReadOnly = o.ReadOnly || o.NoReferences || child.Info().ReadOnly
+	d := &driver{header: *h, geometry: h.geometry(), opts: o, child: child, data: child}
+	d.size.Store(int64(h.size))
 	d.l1.cluster, d.l2 = d.geometry.cluster, newTableCache(child, d.geometry.perSlice*d.geometry.words, o.L2Cache)
 	d.inflated = newInflated(d.geometry.cluster)
 	if d.l1.entries, err = readWords(ctx, child, int64(h.l1Offset), int64(h.l1Size)); err != nil {
 		return nil, fmt.Errorf("the L1 table: %w", err)
+	}
+	if !o.ReadOnly {
+		if d.w, err = newWriter(ctx, d); err != nil {
+			return nil, err
+		}
 	}
 	if err := d.openNamed(ctx); err != nil {
 		return nil, errors.Join(err, d.closeNamed())
@@ -156,18 +164,44 @@ func (d *driver) closeNamed() error {
 	return err
 }
 
-// Close implements disk.Driver.
-func (d *driver) Close() error { return errors.Join(d.closeNamed(), d.child.Close()) }
+// Close implements disk.Driver. Unlike a flush it also brings out what costs only space
+// when it is lost, and marks the image as closed.
+func (d *driver) Close() error {
+	var err error
+	if d.w != nil {
+		err = d.w.close(context.Background())
+	}
+	return errors.Join(err, d.closeNamed(), d.child.Close())
+}
 
 // Info implements disk.Driver.
 func (d *driver) Info() disk.Info {
 	in := d.child.Info()
 	out := disk.Info{
-		Size: int64(d.header.size), Min: in.Min, Preferred: max(d.geometry.sub, in.Preferred), ReadOnly: true,
-		MultiConn: true, Cache: disk.None, Maps: []disk.MapName{disk.Allocation, disk.Depth},
+		Size: d.size.Load(), Gen: d.gen.Load(), Min: in.Min, Preferred: max(d.geometry.sub, in.Preferred), ReadOnly: true,
+		MultiConn: true, Maps: []disk.MapName{disk.Allocation, disk.Depth},
 	}
 	if in.ID != "" {
 		out.ID = "qcow2:" + in.ID
 	}
+	if d.w != nil {
+		d.w.info(&out)
+	}
 	return out
+}
+
+// Flush implements disk.Driver.
+func (d *driver) Flush(ctx context.Context) error {
+	if d.w == nil {
+		return nil
+	}
+	return d.w.flush(ctx)
+}
+
+// Resize implements disk.Resizer.
+func (d *driver) Resize(ctx context.Context, size int64) error {
+	if d.w == nil {
+		return disk.ErrReadOnly
+	}
+	return d.w.resize(ctx, size)
 }

@@ -9,6 +9,13 @@ import (
 
 // ReadAt implements disk.Driver.
 func (d *driver) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if d.w != nil {
+		defer d.w.leave(d.w.enter())
+	}
+	return d.readMapped(ctx, p, off)
+}
+
+func (d *driver) readMapped(ctx context.Context, p []byte, off int64) error {
 	for len(p) > 0 {
 		r, err := d.lookup(ctx, off, int64(len(p)))
 		if err == nil {
@@ -74,26 +81,29 @@ func (d *driver) FileRange(off, n int64, write bool) (disk.FileRange, bool) {
 	if write || d.opts.NoReferences {
 		return disk.FileRange{}, false
 	}
-	r, err := d.lookup(context.Background(), off, n)
-	if err != nil || r.kind != normal {
-		return disk.FileRange{}, false
+	leave := func() {}
+	if d.w != nil {
+		epoch := d.w.enter()
+		leave = func() { d.w.leave(epoch) }
 	}
-	return d.data.FileRange(r.host, r.n, false)
+	r, err := d.lookup(context.Background(), off, n)
+	if err == nil && r.kind == normal {
+		if x, ok := d.data.FileRange(r.host, r.n, false); ok {
+			if d.w != nil {
+				done := x.Done
+				x.Done = func() {
+					if done != nil {
+						done()
+					}
+					leave()
+				}
+			}
+			return x, true
+		}
+	}
+	leave()
+	return disk.FileRange{}, false
 }
-
-var errReadOnly = disk.ErrReadOnly
-
-// WriteAt implements disk.Driver.
-func (d *driver) WriteAt(context.Context, []byte, int64, disk.Flags) error { return errReadOnly }
-
-// Zero implements disk.Driver.
-func (d *driver) Zero(context.Context, int64, int64, disk.Flags) error { return errReadOnly }
-
-// Trim implements disk.Driver.
-func (d *driver) Trim(context.Context, int64, int64, disk.Flags) error { return errReadOnly }
-
-// Flush implements disk.Driver.
-func (d *driver) Flush(context.Context) error { return nil }
 
 // Extents implements disk.Driver.
 func (d *driver) Extents(ctx context.Context, m disk.MapName, off, n int64, dst []disk.Extent) ([]disk.Extent, error) {
