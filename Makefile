@@ -20,6 +20,12 @@ install: build
 	install -D -m 0755 bin/vmdisk $(DESTDIR)$(PREFIX)/bin/vmdisk
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 0644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -d $(DESTDIR)$(PREFIX)/share/man/man7
+	install -m 0644 docs/man/*.7 $(DESTDIR)$(PREFIX)/share/man/man7/
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	bin/vmdisk completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/vmdisk
+	bin/vmdisk completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_vmdisk
+	bin/vmdisk completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/vmdisk.fish
 	install -d $(DESTDIR)$(UNITDIR)
 	for u in packaging/systemd/*; do sed 's,@PREFIX@,$(PREFIX),' "$$u" > $(DESTDIR)$(UNITDIR)/"$${u##*/}" || exit 1; done
 
@@ -51,7 +57,7 @@ lint:
 	go run $(GOLANGCI) run ./...
 
 man:
-	rm -f docs/man/*.1
+	rm -f docs/man/*.[17]
 	go run ./cmd/vmdisk man docs/man
 
 peers:

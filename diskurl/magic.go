@@ -66,6 +66,18 @@ func formatOf(head []byte) string {
 	return "raw"
 }
 
+// ImageError refuses a file that begins like an image, though nobody said what it is.
+// Format is what it looks like; Options.Format says what to take it as.
+type ImageError struct {
+	Path, Format string
+
+	flag string
+}
+
+func (e *ImageError) Error() string {
+	return fmt.Sprintf("%s begins like a %s image: say %s %s if it is one, or %s raw to take its bytes as they are", e.Path, e.Format, e.flag, e.Format, e.flag)
+}
+
 // refuseMagic is the rule of the package comment.
 func refuseMagic(path, flag string) error {
 	format, err := Probe(path)
@@ -73,7 +85,7 @@ func refuseMagic(path, flag string) error {
 		return err
 	}
 	if format != "raw" {
-		return fmt.Errorf("%s begins like a %s image: say %s %s if it is one, or %s raw to take its bytes as they are", path, format, flag, format, flag)
+		return &ImageError{Path: path, Format: format, flag: flag}
 	}
 	return nil
 }

@@ -102,7 +102,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"vhost-user:/x", diskurl.Options{}, "not supported by this build", false},
 		{"mem:1M", diskurl.Options{Format: "qcow2"}, "no qcow2 image", false},
 		{path, diskurl.Options{Format: "qcow3"}, `did you mean "qcow2"`, true},
-		{"raw:" + path, diskurl.Options{Format: "qcow2"}, "contradicts -f qcow2", true},
+		{"raw:" + path, diskurl.Options{Format: "qcow2"}, "contradicts Format qcow2", true},
 		{path, diskurl.Options{FileOptions: diskurl.FileOptions{Cache: "wb"}}, "cache", false},
 		{path, diskurl.Options{FileOptions: diskurl.FileOptions{AIO: "native"}}, "AIO", false},
 		{"mem:1M", diskurl.Options{Filters: []string{"delay", "dealy"}}, `did you mean "delay"`, true},

@@ -12,7 +12,7 @@ type Options struct {
 	// Format is the disk's format, as a URL FORMAT:… names it. Empty means raw for
 	// a file that does not begin like an image, and an error for one that does.
 	Format string
-	// FormatFlag is the flag that such an error names; "-f" if empty.
+	// FormatFlag is what errors call Format, such as a flag; "Format" if empty.
 	FormatFlag string
 	// References is what an image may name, such as a backing file.
 	References References
@@ -65,7 +65,7 @@ func (o *Options) formatFlag() string { return flagOr(o.FormatFlag) }
 
 func flagOr(flag string) string {
 	if flag == "" {
-		return "-f"
+		return "Format"
 	}
 	return flag
 }

@@ -87,7 +87,7 @@ func createFile(ctx context.Context, a Addr, o CreateOptions, lay layout) error 
 	case !st.Mode().IsRegular():
 		return fmt.Errorf("create %s: it exists and is no regular file", a)
 	case !o.Replace:
-		return fmt.Errorf("create %s: %w; --force replaces it", a, fs.ErrExist)
+		return fmt.Errorf("create %s: %w", a, fs.ErrExist)
 	}
 	return replaceFile(ctx, path, o, lay)
 }

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"strings"
 
@@ -11,7 +13,7 @@ import (
 )
 
 func newCreate() *cobra.Command {
-	var o diskurl.CreateOptions
+	o := diskurl.CreateOptions{FormatFlag: "-f"}
 	var asJSON, quiet bool
 	var options []string
 	prealloc := newChoice("off", append([]string{"metadata"}, preallocations...)...)
@@ -45,7 +47,9 @@ allows it.`,
 			if o.Size, err = wholeSectors(c, a[0], o.Size); err != nil {
 				return err
 			}
-			if err := diskurl.Create(c.Context(), a[0], o); err != nil {
+			if err := diskurl.Create(c.Context(), a[0], o); errors.Is(err, fs.ErrExist) {
+				return fmt.Errorf("%w; --force replaces it", err)
+			} else if err != nil {
 				return err
 			}
 			if asJSON {

@@ -169,6 +169,7 @@ func registerShared(f *pflag.FlagSet, o *diskurl.Options) {
 }
 
 func registerServer(f *pflag.FlagSet, o *diskurl.Options) {
+	o.FormatFlag = "-f"
 	registerBacking(f, o)
 	f.BoolVarP(&o.ForceShare, "force-share", "U", false, "read a local disk although others use it")
 	f.IntVar(&o.Connections, "connections", 0, "connections to a server at most (0: the default)")

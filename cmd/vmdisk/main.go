@@ -80,8 +80,8 @@ func newRoot() *cobra.Command {
 
 A DISK is a path or a URL:
   /path  ./path  file:/path       local file or block device
-  FORMAT:DISK                     a format over any disk: qcow2:/path, qcow2:nbd://host/export;
-                                  raw: takes the bytes as they are. -f FORMAT is the same
+  FORMAT:DISK                     a format over a disk: qcow2:nbd://host/export;
+                                  raw: takes the bytes as they are; or -f FORMAT
   nbd://host[:10809]/export       NBD server; nbds:// with TLS
   nbd+unix:///export?socket=PATH  NBD server on a unix socket
   nbd+vsock://CID:PORT/export     NBD server by vsock; a guest calls its host 2
@@ -105,9 +105,9 @@ compare: 1 different, 2 any error.`,
 	for _, verb := range verbs {
 		c := verb.make()
 		c.GroupID = verb.group
-		completeFlags(c)
 		root.AddCommand(c)
 	}
 	setHelp(root)
+	completeAll(root)
 	return root
 }

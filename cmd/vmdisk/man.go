@@ -24,7 +24,11 @@ func newMan() *cobra.Command {
 			// The same pages from the same program, whenever it is run.
 			date := time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
 			header := &doc.GenManHeader{Section: "1", Source: "vmdisk", Manual: "User Commands", Date: &date}
-			if err := doc.GenManTree(root, header, a[0]); err != nil {
+			err := doc.GenManTree(root, header, a[0])
+			if err == nil {
+				err = writeManPages(root, a[0])
+			}
+			if err != nil {
 				return fmt.Errorf("manual pages: %w", err)
 			}
 			return nil
