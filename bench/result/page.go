@@ -23,7 +23,7 @@ func (r *Run) HTML(w io.Writer) error { return report.HTML(w, r.Document()) }
 func (r *Run) Document() *report.Document {
 	groups := r.Groups()
 	d := &report.Document{Title: "Benchmark of " + r.subject(), Answer: r.answer(groups), Facts: r.facts()}
-	d.Sections = append(d.Sections, report.Section{Title: "Results", Text: r.story(groups), Items: []report.Item{jobTable(groups), syncTable(groups)}})
+	d.Sections = append(d.Sections, report.Section{Title: "Results", Text: r.story(groups), Items: resultTables(groups)})
 	if len(r.Samples) > 0 {
 		d.Sections = append(d.Sections, report.Section{Title: "Repeated runs", Items: []report.Item{SampleTable(r.Samples)}})
 	}
@@ -53,7 +53,7 @@ func (r *Run) answer(groups []*Job) report.Answer {
 				continue
 			}
 			p := dir.Clat.Percentiles([]float64{50, 99})
-			out.Text = append(out.Text, fmt.Sprintf("%s %s: %.0f IOPS, %.1f MiB/s; half of them in %v, 99 %% in %v.", j.name(groups), jobfile.DirNames[d],
+			out.Text = append(out.Text, fmt.Sprintf("%s, %s: %.0f IOPS, %.1f MiB/s; half of the I/Os took %v or less, 99 %% of them %v or less.", j.name(groups), jobfile.DirNames[d],
 				dir.IOPSMean(), dir.BWBytes()/(1<<20), short(p[0]), short(p[1])))
 		}
 	}
@@ -156,6 +156,15 @@ func (j *Job) name(all []*Job) string {
 		return fmt.Sprintf("%s #%d", j.Spec.Name, j.Spec.Number)
 	}
 	return j.Spec.Name
+}
+
+// resultTables leaves out the flushes of jobs that made none.
+func resultTables(groups []*Job) []report.Item {
+	items := []report.Item{jobTable(groups)}
+	if t := syncTable(groups); len(t.Rows) > 0 {
+		items = append(items, t)
+	}
+	return items
 }
 
 func jobTable(groups []*Job) *report.Table {
