@@ -109,6 +109,9 @@ func (f *copyFlags) register(c *cobra.Command) {
 func (f *copyFlags) run(c *cobra.Command, from, to string) error {
 	f.complete(c.Flags().Changed)
 	f.src.TLS, f.dst.TLS = f.src.TLS.Split(from, to)
+	if err := checkStats(f.stats, from, to); err != nil {
+		return err
+	}
 	s, from, err := openStreams(c.Context(), from, to)
 	if err != nil {
 		return err
@@ -179,6 +182,24 @@ func (f *copyFlags) complete(given func(string) bool) {
 	}
 	f.options.NoFlush = f.flush.value == "off"
 	f.options.Resume, f.options.Trust = f.resume.value != resumeOff, f.resume.value == resumeTrust
+}
+
+// checkStats refuses to write the figures over one of the disks.
+func checkStats(path string, disks ...string) error {
+	st, err := os.Stat(path)
+	if path == "" || err != nil {
+		return nil
+	}
+	for _, d := range disks {
+		u, err := diskurl.Parse(d)
+		if err != nil {
+			continue // whoever opens it says why
+		}
+		if of, err := os.Stat(u.Path()); err == nil && os.SameFile(st, of) {
+			return usagef("--stats %s is %s itself: name another file", path, d)
+		}
+	}
+	return nil
 }
 
 func writeStats(path string, s diskcopy.Stats) error {

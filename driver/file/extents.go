@@ -2,6 +2,7 @@ package file
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -65,7 +66,11 @@ func (f *File) seek(off int64, isData bool) (span, error) {
 	if !isData {
 		data, err := f.lseek(off, unix.SEEK_DATA)
 		switch {
-		case err == unix.ENXIO: // a hole up to the end
+		case err == unix.ENXIO: // a hole up to the end, or the file's end
+			if now, err := f.fileSize(); err != nil || now < size {
+				// The checksum of a disk whose file was cut short under its server was that of zeros.
+				return span{}, errors.Join(err, errShrunk)
+			}
 			return span{off, size, true}, nil
 		case err == unix.EINVAL || err == unix.EOPNOTSUPP:
 			return span{off, size, false}, nil // nothing is known

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/disk/outfile"
 )
 
 // Config is the filter's parameters.
@@ -31,14 +32,10 @@ type filter struct {
 
 // New puts the filter over child, which it owns from here on unless it fails.
 func New(child *disk.Disk, cfg Config) (*disk.Disk, error) {
-	mode := os.O_CREATE | os.O_WRONLY | os.O_TRUNC
-	if cfg.Append {
-		mode = os.O_CREATE | os.O_WRONLY | os.O_APPEND
-	}
 	if cfg.File == "" {
 		return nil, errors.New("logfile is missing: name a file, such as /dev/stderr")
 	}
-	file, err := os.OpenFile(cfg.File, mode, 0o644)
+	file, err := outfile.Open(child, cfg.File, cfg.Append)
 	if err != nil {
 		return nil, fmt.Errorf("logfile: %w", err)
 	}

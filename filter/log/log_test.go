@@ -13,6 +13,7 @@ import (
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/disk/disktest"
+	"github.com/vmdisk/vmdisk/driver/file"
 	"github.com/vmdisk/vmdisk/driver/mem"
 	"github.com/vmdisk/vmdisk/filter/log"
 )
@@ -147,4 +148,29 @@ func Example() {
 	text, _ := os.ReadFile(file)
 	fmt.Println(strings.Fields(string(text))[1])
 	// Output: flush
+}
+
+// TestLogIsNotTheDisk: a log that is the disk is refused, and the disk stays as it is.
+func TestLogIsNotTheDisk(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, keep := range []bool{false, true} {
+		child, err := file.Open(t.Context(), path, file.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := disk.New(child, path)
+		if _, err := log.New(d, log.Config{File: path, Append: keep}); err == nil || !strings.Contains(err.Error(), "is the disk itself") {
+			t.Errorf("append %v: %v", keep, err)
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+		if st, err := os.Stat(path); err != nil || st.Size() != 1<<20 {
+			t.Errorf("append %v: the disk has %d bytes, %v", keep, st.Size(), err)
+		}
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/disk/outfile"
 )
 
 // Config is the filter's parameters.
@@ -31,12 +32,8 @@ type Filter struct {
 func New(child *disk.Disk, cfg Config) (*disk.Disk, error) {
 	f := &Filter{child: child, start: time.Now(), json: isJSON(cfg.File)}
 	if cfg.File != "" {
-		mode := os.O_CREATE | os.O_WRONLY | os.O_TRUNC
-		if cfg.Append {
-			mode = os.O_CREATE | os.O_WRONLY | os.O_APPEND
-		}
 		var err error
-		if f.file, err = os.OpenFile(cfg.File, mode, 0o644); err != nil {
+		if f.file, err = outfile.Open(child, cfg.File, cfg.Append); err != nil {
 			return nil, fmt.Errorf("statsfile: %w", err)
 		}
 	}
