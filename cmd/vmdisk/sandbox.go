@@ -101,18 +101,13 @@ func restrictTo(mode string, needs confine.Needs, told func(string)) error {
 
 // needs is what serve does after its start: remove its sockets and its pid file, and
 // find lost servers behind its disks again.
-func (f *serveFlags) needs(disks []string, listeners []net.Listener, private string) confine.Needs {
+func (f *serveFlags) needs(disks []string, fronts []frontEnd) confine.Needs {
 	n := confine.Needs{Signals: f.run != ""}
-	for _, l := range listeners {
-		if u, ok := l.(*unixsock.Listener); ok {
-			n.Remove = append(n.Remove, unixsock.Dir(u.Addr().String()))
-		}
+	for _, front := range fronts {
+		front.needs(&n)
 	}
 	if f.pidFile != "" {
 		n.Remove = append(n.Remove, filepath.Dir(f.pidFile))
-	}
-	if private != "" {
-		n.RemoveDirs = append(n.RemoveDirs, filepath.Dir(private))
 	}
 	for _, d := range disks {
 		if u, err := diskurl.Parse(d); err == nil {

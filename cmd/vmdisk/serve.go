@@ -7,10 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net"
 	"os"
-	"path/filepath"
-	"runtime"
 	"strconv"
 	"time"
 
@@ -19,8 +16,6 @@ import (
 
 	"github.com/vmdisk/vmdisk/diskurl"
 	"github.com/vmdisk/vmdisk/internal/confine"
-	"github.com/vmdisk/vmdisk/internal/unixsock"
-	"github.com/vmdisk/vmdisk/nbd/server"
 )
 
 // drainTime is how long requests in flight may take after a signal.
@@ -107,9 +102,11 @@ type servedExport struct {
 
 func (f *serveFlags) serve(c *cobra.Command, arg []string) (err error) {
 	ctx := c.Context()
-	config, err := f.tlsConfig()
-	if err != nil {
-		return err
+	fronts := f.frontEnds()
+	for _, front := range fronts {
+		if err := front.prepare(); err != nil {
+			return err
+		}
 	}
 	account, err := f.sandbox.account()
 	if err != nil {
@@ -129,36 +126,26 @@ func (f *serveFlags) serve(c *cobra.Command, arg []string) (err error) {
 	if err != nil {
 		return err
 	}
-	listeners, private, err := f.listen(given, config.TLSMode == server.TLSRequire, account)
-	if err != nil {
-		return err
-	}
-	defer removePrivate(private)
 	level := slog.LevelWarn
 	if f.verbose {
 		level = slog.LevelInfo
 	}
-	config.Exports = exports
-	f.limits.apply(&config)
-	config.Log = slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(server.RecommendedProcs())
+	log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+	defer endAll(fronts)
+	for _, front := range fronts {
+		if err := front.listen(serving{exports, given, account, log}); err != nil {
+			return err
+		}
 	}
-	srv, err := server.New(config)
+	served := describe(exports, fronts)
+	command, err := f.begin(served, account, log, f.needs(disksOf(arg), fronts))
 	if err != nil {
-		closeAll(listeners)
-		return err
-	}
-	served := describe(exports, listeners, config.TLSMode)
-	command, err := f.begin(served, account, config.Log, f.needs(disksOf(arg), listeners, private))
-	if err != nil {
-		closeAll(listeners)
-		return errors.Join(err, srv.Shutdown(ctx), f.removePID())
+		return errors.Join(err, f.removePID())
 	}
 	// Standard output is the command's under --run, and the client's where it
 	// handed over the sockets; unless JSON is asked for.
 	announce := f.json || f.run == "" && len(given) == 0
-	return f.until(ctx, srv, listeners, func(ctx context.Context) error {
+	return f.until(ctx, fronts, func(ctx context.Context) error {
 		if announce {
 			if err := f.announce(c.OutOrStdout(), served); err != nil {
 				command.end()
@@ -191,23 +178,20 @@ func (f *serveFlags) begin(served []servedExport, account *confine.Account, log 
 	return command, nil
 }
 
-// until accepts connections while work lasts, and drains the server after it.
-func (f *serveFlags) until(ctx context.Context, srv *server.Server, listeners []net.Listener, work func(context.Context) error) error {
+// until runs the front ends while work lasts, and drains them after it.
+func (f *serveFlags) until(ctx context.Context, fronts []frontEnd, work func(context.Context) error) error {
 	group, inner := errgroup.WithContext(ctx)
-	for _, l := range listeners {
-		group.Go(func() error {
-			err := srv.Serve(context.WithoutCancel(ctx), l)
-			if errors.Is(err, server.ErrClosed) {
-				return nil // the work ended before this began
-			}
-			return err
-		})
+	for _, front := range fronts {
+		group.Go(func() error { return front.run(context.WithoutCancel(ctx)) })
 	}
 	group.Go(func() error {
 		err := work(inner)
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 		defer cancel()
-		return errors.Join(err, srv.Shutdown(late), f.removePID())
+		for _, front := range fronts {
+			err = errors.Join(err, front.drain(late))
+		}
+		return errors.Join(err, f.removePID())
 	})
 	return group.Wait()
 }
@@ -222,69 +206,12 @@ func disksOf(arg []string) (disks []string) {
 	return disks
 }
 
-// removePrivate removes the folder of the socket of --run, which is empty by then.
-func removePrivate(dir string) {
-	if dir != "" {
-		_ = os.Remove(dir)
-	}
-}
-
-// makePrivate makes that folder, for a if that is not nil.
-func makePrivate(a *confine.Account) (dir string, err error) {
-	if dir, err = os.MkdirTemp("", "vmdisk-"); err != nil || a == nil {
-		return dir, err
-	}
-	if err = os.Chown(dir, a.UID, a.GID); err != nil {
-		removePrivate(dir)
-	}
-	return dir, err
-}
-
-// listen opens the sockets besides those given; private is the folder of --run's own.
-func (f *serveFlags) listen(given []net.Listener, guarded bool, account *confine.Account) (_ []net.Listener, private string, _ error) {
-	o, err := f.sockets.options(guarded)
-	if err == nil {
-		err = f.sockets.check(f.nbd, given, f.run != "" && len(f.nbd)+len(given) == 0)
-	}
-	if err == nil {
-		err = guardGiven(given, o)
-	}
-	if err != nil {
-		closeAll(given)
-		return nil, "", err
-	}
-	if len(given) > 0 && len(f.nbd) == 0 {
-		return given, "", nil
-	}
-	addrs := f.nbd
-	switch {
-	case len(addrs) > 0:
-	case f.run != "":
-		if private, err = makePrivate(account); err != nil {
-			return nil, "", err
-		}
-		if account != nil {
-			o.Owner = &unixsock.Owner{UID: account.UID, GID: account.GID}
-		}
-		addrs = []string{"unix:" + filepath.Join(private, "sock")}
-	default:
-		addrs = []string{defaultListen}
-	}
-	opened, err := listen(addrs, o)
-	if err != nil {
-		closeAll(given)
-		removePrivate(private)
-		return nil, "", err
-	}
-	return append(given, opened...), private, nil
-}
-
-func describe(exports []server.Export, listeners []net.Listener, mode server.TLSMode) []servedExport {
+func describe(exports []export, fronts []frontEnd) []servedExport {
 	var out []servedExport
 	for _, e := range exports {
 		s := servedExport{Name: e.Name, Disk: e.Disk.Name(), Size: e.Disk.Size(), ReadOnly: e.ReadOnly || e.Disk.Info().ReadOnly}
-		for _, l := range listeners {
-			s.URIs = append(s.URIs, uri(l, e.Name, mode == server.TLSRequire))
+		for _, front := range fronts {
+			s.URIs = append(s.URIs, front.describe(e)...)
 		}
 		out = append(out, s)
 	}

@@ -14,8 +14,16 @@ import (
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/diskurl"
 	"github.com/vmdisk/vmdisk/nbd"
-	"github.com/vmdisk/vmdisk/nbd/server"
 )
+
+// export is a disk that is served, whatever the front end.
+type export struct {
+	// Name and Description are what clients see of it.
+	Name, Description string
+	Disk              *disk.Disk
+	// ReadOnly refuses changes even where the disk would allow them.
+	ReadOnly bool
+}
 
 // exportFlags say what clients see of the disks besides their content.
 type exportFlags struct {
@@ -70,7 +78,7 @@ func checkName(name string) error {
 }
 
 // rename gives the lone one of the exports its name.
-func (e *exportFlags) rename(exports []server.Export) error {
+func (e *exportFlags) rename(exports []export) error {
 	switch {
 	case e.name == "":
 		return nil
@@ -84,7 +92,7 @@ func (e *exportFlags) rename(exports []server.Export) error {
 }
 
 // describe gives the exports their descriptions.
-func (e *exportFlags) describe(exports []server.Export) error {
+func (e *exportFlags) describe(exports []export) error {
 	for _, text := range e.descriptions {
 		of := &exports[0]
 		if len(exports) > 1 {
@@ -111,7 +119,7 @@ func (e *exportFlags) describe(exports []server.Export) error {
 	return nil
 }
 
-func exportNamed(exports []server.Export, name string) *server.Export {
+func exportNamed(exports []export, name string) *export {
 	for i := range exports {
 		if exports[i].Name == name {
 			return &exports[i]
@@ -121,13 +129,13 @@ func exportNamed(exports []server.Export, name string) *server.Export {
 }
 
 // exports names the disks, none of which is open yet; urls are theirs.
-func (e *exportFlags) exports(arg []string) (exports []server.Export, urls []string, err error) {
+func (e *exportFlags) exports(arg []string) (exports []export, urls []string, err error) {
 	for _, a := range arg {
 		name, rawURL, err := exportArg(a, len(arg) == 1)
 		if err != nil {
 			return nil, nil, err
 		}
-		exports, urls = append(exports, server.Export{Name: name}), append(urls, rawURL)
+		exports, urls = append(exports, export{Name: name}), append(urls, rawURL)
 	}
 	if err := e.rename(exports); err != nil {
 		return nil, nil, err
@@ -136,7 +144,7 @@ func (e *exportFlags) exports(arg []string) (exports []server.Export, urls []str
 }
 
 // open opens the disks. The exports returned are those that are open, even with an error.
-func (f *serveFlags) open(ctx context.Context, arg []string) ([]server.Export, error) {
+func (f *serveFlags) open(ctx context.Context, arg []string) ([]export, error) {
 	o := f.options
 	o.Cache, o.AIO, o.Maps = f.cache.value, f.aio.value, f.maps
 	exports, urls, err := f.names.exports(arg)

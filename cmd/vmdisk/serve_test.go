@@ -35,7 +35,7 @@ func TestWorkEndsAtOnce(t *testing.T) {
 			listeners = append(listeners, l)
 		}
 		f := &serveFlags{}
-		if err := f.until(t.Context(), srv, listeners, func(context.Context) error { return nil }); err != nil {
+		if err := f.until(t.Context(), []frontEnd{&nbdFrontEnd{srv: srv, listeners: listeners}}, func(context.Context) error { return nil }); err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
 	}
