@@ -121,6 +121,7 @@ const (
 func (w *writer) loadSnapshotMeta(ctx context.Context, claim func(off, n int64, k metaKind) error) error {
 	h := &w.d.header
 	off := int64(h.snapshotsOffset)
+	end := off // of the last entry, without the padding, which the file need not have
 	for range h.snapshots {
 		var p [snapshotEntry]byte
 		if err := w.d.child.ReadAt(ctx, p[:], off); err != nil {
@@ -137,12 +138,13 @@ func (w *writer) loadSnapshotMeta(ctx context.Context, claim func(off, n int64, 
 			}
 		}
 		length := snapshotEntry + int64(be.Uint16(p[12:])) + int64(be.Uint16(p[14:])) + int64(be.Uint32(p[36:]))
+		end = off + length
 		if off += (length + 7) &^ 7; off-int64(h.snapshotsOffset) > maxSnapshotData {
 			return corrupt("the snapshot table has more than %d bytes", maxSnapshotData)
 		}
 	}
 	if h.snapshots > 0 {
-		return claim(int64(h.snapshotsOffset), off-int64(h.snapshotsOffset), metaSnapshots)
+		return claim(int64(h.snapshotsOffset), end-int64(h.snapshotsOffset), metaSnapshots)
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ func (d *driver) Zero(ctx context.Context, off, n int64, f disk.Flags) error {
 		return w.zeroPart(ctx, off, n)
 	}
 	w.wrote.Store(true)
-	if err := w.zeroUnits(ctx, first, end, f&disk.MayTrim != 0); err != nil {
+	if err := w.zeroUnits(ctx, first, end, f&disk.MayTrim != 0, w.zeroPart); err != nil {
 		return err
 	}
 	if err := w.zeroPart(ctx, off, first-off); err != nil {
@@ -49,8 +49,11 @@ func (d *driver) Trim(ctx context.Context, off, n int64, _ disk.Flags) error {
 		return nil
 	}
 	w.wrote.Store(true)
-	return w.zeroUnits(ctx, first, end, true)
+	return w.zeroUnits(ctx, first, end, true, leave)
 }
+
+// leave is for what a trim cannot give back: it promises nothing.
+func leave(context.Context, int64, int64) error { return nil }
 
 // wholeUnits rounds a range inward; the end of the disk ends a unit.
 func (w *writer) wholeUnits(off, n int64) (first, end int64) {
@@ -91,8 +94,9 @@ func (w *writer) zeroPart(ctx context.Context, off, n int64) error {
 	return nil
 }
 
-// zeroUnits makes the whole units of [off, end) zeros.
-func (w *writer) zeroUnits(ctx context.Context, off, end int64, trim bool) error {
+// zeroUnits makes the whole units of [off, end) zeros, by entries, and by rest where that
+// cannot be.
+func (w *writer) zeroUnits(ctx context.Context, off, end int64, trim bool, rest func(ctx context.Context, off, n int64) error) error {
 	g := &w.d.geometry
 	span := g.perSlice << g.clusterBits
 	for off < end {
@@ -116,7 +120,7 @@ func (w *writer) zeroUnits(ctx context.Context, off, end int64, trim bool) error
 			return err
 		}
 		for _, x := range left {
-			if err := w.zeroPart(ctx, x.first, x.n); err != nil {
+			if err := rest(ctx, x.first, x.n); err != nil {
 				return err
 			}
 		}
@@ -138,8 +142,8 @@ func (w *writer) isZeroed(r *run, off int64, trim bool) bool {
 	return false
 }
 
-// zeroSpan is zeroUnits within one slice. It leaves parts of compressed clusters, which
-// cannot be taken apart, to who writes zeros; a trim may leave them as they are.
+// zeroSpan is zeroUnits within one slice. It returns the parts of compressed clusters,
+// which cannot be taken apart.
 func (w *writer) zeroSpan(ctx context.Context, off, n int64, trim bool) (left []hostRange, err error) {
 	g := &w.d.geometry
 	defer w.leave(w.enter())
@@ -162,9 +166,7 @@ func (w *writer) zeroSpan(ctx context.Context, off, n int64, trim bool) (left []
 		start := base + (i-at%g.perSlice)<<g.clusterBits
 		from, to := max(off-start, 0)/g.sub, (min(off+n-start, g.cluster)+g.sub-1)/g.sub
 		if e.word&flagCompress != 0 && to-from < g.cluster/g.sub {
-			if !trim {
-				left = append(left, hostRange{start + from*g.sub, min((to-from)*g.sub, off+n-start-from*g.sub)})
-			}
+			left = append(left, hostRange{start + from*g.sub, min((to-from)*g.sub, off+n-start-from*g.sub)})
 		} else if x, gone := w.zeroEntry(e, from, to, trim); gone {
 			old = append(old, x)
 		}
