@@ -17,6 +17,9 @@ func TestWritesBesideSnapshots(t *testing.T) {
 	for name, options := range map[string]string{"v2": "compat=0.10", "v3": "compat=1.1", "extended": "compat=1.1,extended_l2=on",
 		"4K": "compat=1.1,cluster_size=4k", "512, 4 bits": "compat=1.1,cluster_size=512,refcount_bits=4"} {
 		for _, compress := range []bool{false, true} {
+			if compress && name == "512, 4 bits" {
+				continue // small clusters are shared by more compressed ones than a snapshot leaves room for, in QEMU too
+			}
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				dir := t.TempDir()
