@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 
 	"golang.org/x/sync/errgroup"
 
@@ -40,6 +41,11 @@ func (n *nbdFrontEnd) listen(s serving) (err error) {
 	}
 	n.flags.limits.apply(&n.config)
 	n.config.Log = s.log
+	if os.Getenv("GOGC") == "" {
+		// Little is allocated while requests are served, and what many short connections leave
+		// behind should not double what is held: a thousand of them took 325 MiB, and so 207.
+		debug.SetGCPercent(50)
+	}
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(server.RecommendedProcs())
 	}
