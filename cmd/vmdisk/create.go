@@ -28,7 +28,7 @@ Of a qcow2 image (-f qcow2) -o also takes, by the names of qemu-img: compat=1.1|
 refcount_bits=N, extended_l2=on|off, lazy_refcounts=on|off, compression_type=zlib|zstd. A backing
 file (-b) is written down as it is given and not opened; to open the image again, --backing
 allows it.`,
-		Example: "  vmdisk create disk.raw 10G\n  vmdisk create --preallocation falloc disk.raw 10G\n  vmdisk create -f qcow2 -b base.qcow2 -F qcow2 -o extended_l2=on,cluster_size=128K clone.qcow2 10G",
+		Example: "  vmdisk create disk.raw 10G\n  vmdisk create --preallocation falloc disk.raw 10G\n  vmdisk create -f qcow2 -b base.qcow2 -F qcow2 -o extended_l2=on clone.qcow2",
 		Args:    args(1, 2, "FILE and SIZE"),
 		RunE: func(c *cobra.Command, a []string) (err error) {
 			format, err := createdFormat(a[0], o.Format)
@@ -67,7 +67,7 @@ allows it.`,
 	c.Flags().StringVarP(&o.BackingFormat, "backing-format", "F", "", "its format")
 	c.Flags().Var(prealloc, "preallocation", "off: sparse; metadata: mapped, sparse; falloc: space reserved; full: zeros written")
 	c.Flags().BoolVar(&o.Replace, "force", false, "replace an existing file")
-	c.Flags().StringArrayVarP(&options, "options", "o", nil, "KEY=VALUE[,...], as qemu-img has them: preallocation=off|falloc|full, size=SIZE, and see above")
+	c.Flags().StringArrayVarP(&options, "options", "o", nil, "KEY=VALUE[,...], as qemu-img has them: preallocation=MODE, size=SIZE, and see above")
 	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "print errors only")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return c

@@ -18,16 +18,17 @@ import (
 type flusher struct {
 	fd   int
 	mu   sync.Mutex
-	now  *fdatasync // under way, or the last one
+	now  *fdatasync // under way
 	next *fdatasync // will begin after now
+	idle *fdatasync // to be used again: a flush that nobody shares allocates nothing
 	err  error
 	call func(fd int) error // for tests; nil: fdatasync
 }
 
 // fdatasync is one of them, for all who asked before it began.
 type fdatasync struct {
-	done   chan struct{}
-	shared int // who asked, under the flusher's mu
+	done   chan struct{} // nil while nobody waits for it
+	shared int           // who asked, under the flusher's mu
 	err    error
 }
 
@@ -45,8 +46,7 @@ func (f *flusher) sync(ctx context.Context) error {
 		if before != nil {
 			<-before.done
 		}
-		f.run(mine)
-		return mine.err
+		return f.run(mine)
 	}
 	select {
 	case <-mine.done:
@@ -61,13 +61,29 @@ func (f *flusher) ask() (mine, before *fdatasync, first bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.next == nil {
-		f.next, first = &fdatasync{done: make(chan struct{})}, true
+		first, before = true, f.now
+		f.next, f.idle = f.idle, nil
+		if f.next == nil {
+			f.next = new(fdatasync)
+		}
+		if before != nil {
+			before.await()
+		}
+	} else {
+		f.next.await()
 	}
 	f.next.shared++
-	return f.next, f.now, first
+	return f.next, before, first
 }
 
-func (f *flusher) run(mine *fdatasync) {
+// await makes the channel that somebody is going to wait at.
+func (s *fdatasync) await() {
+	if s.done == nil {
+		s.done = make(chan struct{})
+	}
+}
+
+func (f *flusher) run(mine *fdatasync) error {
 	f.mu.Lock()
 	f.now, f.next = mine, nil // who asks from now on is not covered
 	err := f.err
@@ -76,9 +92,15 @@ func (f *flusher) run(mine *fdatasync) {
 		err = f.store()
 	}
 	f.mu.Lock()
-	f.err, mine.err = err, err
-	f.mu.Unlock()
-	close(mine.done)
+	defer f.mu.Unlock()
+	f.err, mine.err, f.now = err, err, nil
+	if mine.done != nil {
+		close(mine.done)
+	} else {
+		*mine = fdatasync{}
+		f.idle = mine // nobody else has it
+	}
+	return err
 }
 
 func (f *flusher) store() error {
