@@ -3,7 +3,6 @@ package vm
 import (
 	"io"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -12,14 +11,9 @@ import (
 	"github.com/vmdisk/vmdisk/child"
 )
 
-const consoleName = "console"
-
 // consoleLines is how much of a console is worth reading in a report: the registers
 // and calls of a panic are 50 lines, and what it is about stands before them.
 const consoleLines = 100
-
-// consoleBytes is how much of the end of a console is looked at.
-const consoleBytes = 64 << 10
 
 // console is the end of what a guest's kernel printed. What it prints it decides, so it
 // goes into no file of the host, which it could fill. Safe for concurrent use.
@@ -70,20 +64,6 @@ func (c *console) close() {
 
 // String is its last lines, as plain text.
 func (c *console) String() string { return lastLines(c.tail.String(), consoleLines) }
-
-// readConsole returns the end of what a guest's kernel printed.
-func readConsole(path string) string {
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer func() { _ = f.Close() }()
-	if end, err := f.Seek(0, io.SeekEnd); err == nil {
-		_, _ = f.Seek(max(0, end-consoleBytes), io.SeekStart)
-	}
-	text, _ := io.ReadAll(io.LimitReader(f, consoleBytes))
-	return lastLines(string(text), consoleLines)
-}
 
 // lastLines returns the end of a terminal's output as plain text: a guest decides
 // what comes, and a terminal would obey it.

@@ -67,12 +67,31 @@ func probe(ctx context.Context) (err error) {
 	return bootsWithKVM(ctx, k.path, dir)
 }
 
-// bootsWithKVM boots a kernel without a root: it panics in the end, and QEMU ends.
+// bootsWithKVM boots a kernel without a root: it panics in the end, and QEMU ends. Its
+// console is bounded as those of other guests are: one that boots over and over, or a
+// kernel that prints without end, must not fill the host's disk.
 func bootsWithKVM(ctx context.Context, kernel, dir string) error {
-	console := filepath.Join(dir, consoleName)
+	at := filepath.Join(dir, consoleSocket)
+	l, err := listen(ctx, at)
+	if err != nil {
+		return err
+	}
+	printed, connected := newConsole(), make(chan struct{})
+	go func() {
+		defer close(connected)
+		if conn, err := l.Accept(); err == nil {
+			printed.keep(conn)
+		}
+	}()
+	defer func() {
+		_ = l.Close()
+		<-connected
+		printed.close()
+	}()
 	p, err := start([]string{
 		QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "pc", "-accel", "kvm", "-cpu", "host",
-		"-m", "256M", "-kernel", kernel, "-append", "console=ttyS0 panic=-1", "-serial", "file:" + console,
+		"-m", "256M", "-kernel", kernel, "-append", "console=ttyS0 panic=-1",
+		"-chardev", "socket,id=console,path=" + quote(at), "-serial", "chardev:console",
 	}, dir, nil)
 	if err != nil {
 		return err
@@ -87,7 +106,12 @@ func bootsWithKVM(ctx context.Context, kernel, dir string) error {
 		}
 		return fmt.Errorf("/dev/kvm is there, but a guest did not boot with it in %v", probeTime)
 	}
-	if text := readConsole(console); !strings.Contains(text, "Kernel panic") {
+	select {
+	case <-connected:
+		printed.drained(lastWords)
+	case <-time.After(outputDelay): // it ended before it connected
+	}
+	if !strings.Contains(printed.String(), "Kernel panic") {
 		return fmt.Errorf("/dev/kvm is there, but a guest did not boot with it: QEMU %s", p.ending())
 	}
 	return nil
