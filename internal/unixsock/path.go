@@ -82,9 +82,8 @@ func flock(f *os.File) error {
 	}
 }
 
-// listen binds the path and listens. A socket that is bound and does not listen yet
-// refuses every connection, so between the two its owner and mode can be set without
-// a moment in which others could come in.
+// listen binds the path and listens. With a mode, the path begins with none, so that its
+// owner and mode can be set without a moment in which others could come in.
 func (p *boundPath) listen(o Options) (*net.UnixListener, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -95,6 +94,14 @@ func (p *boundPath) listen(o Options) (*net.UnixListener, error) {
 	err = p.locked(func() error {
 		if err := p.removeStale(); err != nil {
 			return err
+		}
+		if o.Mode != nil {
+			// The file begins with the socket's own mode. Who looked the path up while it was wider
+			// would be let in by a listen that comes a moment later: the kernel checks permission at
+			// the look-up and the listening afterwards.
+			if err := unix.Fchmod(fd, 0); err != nil {
+				return os.NewSyscallError("fchmod", err)
+			}
 		}
 		if err := unix.Bind(fd, &unix.SockaddrUnix{Name: p.name}); err != nil {
 			return os.NewSyscallError("bind", err)

@@ -46,7 +46,7 @@ func TestStorm(t *testing.T) {
 	r := serve(t, server.Config{Exports: []server.Export{
 		{Name: "d", Disk: d}, {Name: "slow", Disk: disk.New(&below{d: d}, "below")},
 		{Name: "file", Disk: fileDisk(t, stormers*stormPart)},
-	}, TLS: srv, TLSMode: server.TLSOn})
+	}, TLS: srv, TLSMode: server.TLSOn, Log: testLog(t)})
 	r.BetweenSteps(runtime.Gosched)
 	end := time.Now().Add(*stormTime)
 	var wg sync.WaitGroup
