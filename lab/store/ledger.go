@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // kind of a thing that has to be undone.
@@ -171,7 +173,7 @@ func (c *scope) start(name string, cmd command) (*process, error) {
 	if err != nil {
 		p.told = true
 		stopErr := p.stop()
-		if errors.Is(err, fs.ErrNotExist) { // it ended before we looked at it
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) { // it ended before or while we looked at it
 			err = fmt.Errorf("%s (%s): %w", name, cmd.name, p.failure())
 		}
 		return nil, errors.Join(err, stopErr)
